@@ -1,0 +1,281 @@
+"""Everything `reconcile` may ask of the world. Each is small, frozen, and says why.
+
+Carried out by `orchestrator.actuators`, one function per decision. Some change only the ledger
+(`LEDGER_ONLY`); the others touch the world: their intent is written before, the outcome after.
+`key(decision)` is the idempotency key: the same wish, decided again, has the same key.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from orchestrator.core.jobs import AttemptState, JobSpec, JobState, Outcome
+from orchestrator.core.nodes import ClusterName, Cordon, JobName, NodeName, NodeState
+from orchestrator.core.observations import MachineSeen
+from orchestrator.core.pages import Page
+
+
+class RepairStep(StrEnum):
+    """The repair ladder."""
+
+    RESET = "reset"
+    REBOOT = "reboot"
+    REPROVISION = "reprovision"
+    REPLACE = "replace"
+
+
+@dataclass(frozen=True, slots=True)
+class Enlist:
+    """Take a machine that a provider lists into the fleet, in burn-in."""
+
+    cluster: ClusterName
+    provider: str
+    seen: MachineSeen
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class MoveNode:
+    """Change a node's state; with a seat when it enters one."""
+
+    node: NodeName
+    start: NodeState
+    end: NodeState
+    reason: str
+    job: JobName | None = None
+    attempt: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SetCordon:
+    """Cordon a node, or lift its cordon (None)."""
+
+    node: NodeName
+    cordon: Cordon | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Accept:
+    """Take a submitted job into the ledger."""
+
+    job: JobName
+    spec: JobSpec
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class MoveJob:
+    """Change a job's state."""
+
+    job: JobName
+    end: JobState
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SettleOrder:
+    """Answer a person's order: done, or refused with the reason."""
+
+    order: int
+    done: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAttempt:
+    """Begin a new attempt: enter it in the ledger as OPENING. Its fence comes next."""
+
+    job: JobName
+    attempt: int
+    cluster: ClusterName
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class MoveAttempt:
+    """Change an attempt's state; CLOSING carries the outcome."""
+
+    job: JobName
+    attempt: int
+    end: AttemptState
+    reason: str
+    outcome: Outcome | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OpenIncident:
+    """Begin to tell people about something."""
+
+    page: Page
+    subject: str  #: node, job, cluster or provider
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CloseIncident:
+    """The cause is gone."""
+
+    page: Page
+    subject: str
+    reason: str
+
+
+# --- decisions that touch the world -------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class AppendFence:
+    """Fence off every older attempt of a run in its commit register."""
+
+    job: JobName
+    attempt: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class StartAgent:
+    """Start one guard with its agent on a node (sweeping what an older one left)."""
+
+    node: NodeName
+    job: JobName
+    attempt: int
+    tries: int  #: how often it was started before for this attempt; makes the key new
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class IssueGrant:
+    """Write the next grant of an attempt and give it to its agents."""
+
+    job: JobName
+    attempt: int
+    number: int
+    nodes: tuple[NodeName, ...]
+    standbys: tuple[NodeName, ...]
+    addresses: tuple[tuple[NodeName, str], ...]  #: "host:port#agent" of every seat
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class GiveGrant:
+    """Give the attempt's newest grant to one agent that has not accepted it yet.
+
+    Also to agents that it leaves out: accepting is how they acknowledge the revocation.
+    """
+
+    node: NodeName
+    job: JobName
+    attempt: int
+    number: int
+    agent: str  #: nonce of the agent process that is meant
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class StopAgent:
+    """Stop an agent and its ranks, within the job's grace, and prove that nothing is left."""
+
+    node: NodeName
+    job: JobName
+    attempt: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SweepNode:
+    """Prove that nothing of an attempt is left on a node whose agent is silent."""
+
+    node: NodeName
+    job: JobName
+    attempt: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """Ask the provider for one step of the repair ladder. Only for nodes in REPAIRING."""
+
+    node: NodeName
+    step: RepairStep
+    tries: int  #: steps taken on this node before; makes the key new
+    reason: str
+
+
+Decision = (
+    Enlist
+    | MoveNode
+    | SetCordon
+    | Accept
+    | MoveJob
+    | SettleOrder
+    | OpenAttempt
+    | MoveAttempt
+    | OpenIncident
+    | CloseIncident
+    | AppendFence
+    | StartAgent
+    | IssueGrant
+    | GiveGrant
+    | StopAgent
+    | SweepNode
+    | Repair
+)
+
+#: Decisions that change nothing but the ledger. They are applied in order, in one transaction
+#: each, before the next tick looks again.
+LedgerOnly = (
+    Enlist
+    | MoveNode
+    | SetCordon
+    | Accept
+    | MoveJob
+    | SettleOrder
+    | OpenAttempt
+    | MoveAttempt
+    | OpenIncident
+    | CloseIncident
+    | IssueGrant
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """A decision that touches the world, written before it is carried out."""
+
+    key: str
+    decision: Decision
+    at: datetime
+    deadline: datetime
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What came of an intent."""
+
+    key: str
+    at: datetime
+    ok: bool
+    text: str
+    changed: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """Something people were told about: from its beginning to its end."""
+
+    page: Page
+    subject: str
+    opened_at: datetime
+    reason: str
+    closed_at: datetime | None = None
+    number: int = 0  #: the ledger's row
+
+
+def key(decision: Decision) -> str:
+    """Return the idempotency key: class and fields, without the reason."""
+    names = [name for name in decision.__dataclass_fields__ if name != "reason"]
+    return ":".join([type(decision).__name__, *(str(getattr(decision, name)) for name in names)])

@@ -1,0 +1,120 @@
+"""What a node is, and which moves between its states are lawful.
+
+A *machine* is the provider's thing (instance id, serials, price); a *node* is our name for a role
+on it, and `incarnation` counts how often the machine under that name was provisioned anew.
+Reachability, cordon and verdict are fields of their own, never states: a node that cannot be
+reached may be training happily.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import NewType
+
+from orchestrator.errors import PermanentError
+
+ProviderName = NewType("ProviderName", str)
+ClusterName = NewType("ClusterName", str)
+CohortName = NewType("CohortName", str)
+NodeName = NewType("NodeName", str)
+MachineId = NewType("MachineId", str)
+JobName = NewType("JobName", str)
+
+
+class NodeState(StrEnum):
+    """Where a node stands between the provider's delivery and its return."""
+
+    BURN_IN = "burn-in"  #: delivered or repaired; earning its trust
+    PROBATION = "probation"  #: trusted a little: usable, watched more closely
+    SPARE = "spare"  #: healthy and idle, ready to be swapped in
+    STANDBY = "standby"  #: a spare inside a grant; the gang may take it without asking
+    IN_USE = "in-use"  #: holds ranks of a running attempt
+    DRAINING = "draining"  #: lets go of the ranks it holds; takes no new ones
+    QUARANTINED = "quarantined"  #: suspected; only health checks may touch it
+    REPAIRING = "repairing"  #: a step of the repair ladder is under way
+    RETIRED = "retired"  #: returned to the provider for good
+
+
+S = NodeState
+# Every lawful move. Anything absent here is a bug in whoever asked for it.
+MOVES: dict[NodeState, frozenset[NodeState]] = {
+    S.BURN_IN: frozenset({S.PROBATION, S.SPARE, S.QUARANTINED, S.REPAIRING, S.RETIRED}),
+    S.PROBATION: frozenset({S.SPARE, S.STANDBY, S.IN_USE, S.DRAINING, S.QUARANTINED, S.REPAIRING}),
+    S.SPARE: frozenset({S.STANDBY, S.IN_USE, S.BURN_IN, S.QUARANTINED, S.REPAIRING, S.RETIRED}),
+    S.STANDBY: frozenset({S.IN_USE, S.SPARE, S.DRAINING, S.QUARANTINED, S.REPAIRING}),
+    S.IN_USE: frozenset({S.STANDBY, S.SPARE, S.DRAINING, S.QUARANTINED, S.REPAIRING}),
+    S.DRAINING: frozenset({S.SPARE, S.QUARANTINED, S.REPAIRING, S.RETIRED}),
+    S.QUARANTINED: frozenset({S.BURN_IN, S.REPAIRING, S.RETIRED}),
+    S.REPAIRING: frozenset({S.BURN_IN, S.QUARANTINED, S.RETIRED}),
+    S.RETIRED: frozenset(),
+}
+del S
+
+#: States in which a node belongs to an attempt.
+SEATED = frozenset({NodeState.IN_USE, NodeState.STANDBY, NodeState.DRAINING})
+
+
+class UnlawfulMoveError(PermanentError):
+    """A node was asked to go where no node may go from its state."""
+
+    def __init__(self, node: NodeName, start: NodeState, end: NodeState) -> None:
+        """Name the node and the move that was refused."""
+        super().__init__(f"{node} cannot go from {start} to {end}")
+        self.node, self.start, self.end = node, start, end
+
+
+@dataclass(frozen=True, slots=True)
+class Cordon:
+    """Takes no new ranks, on somebody's word; only its owner may lift it."""
+
+    owner: str  #: "operator:NAME" or "holdfast"
+    reason: str
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """The provider's thing under a node, as its API or our inventory describes it."""
+
+    id: MachineId
+    sku: str = "local"
+    accelerators: int = 0
+    serials: tuple[str, ...] = ()
+    price_per_hour: float | None = None  #: US dollars for the whole machine
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One node, as the ledger last recorded it."""
+
+    name: NodeName
+    cluster: ClusterName
+    provider: ProviderName
+    cohort: CohortName
+    machine: Machine
+    state: NodeState
+    since: datetime  #: when it entered `state`
+    reason: str  #: why it did
+    incarnation: int = 1
+    job: JobName | None = None  #: the job whose attempt it is seated in (states SEATED)
+    attempt: int | None = None
+    cordon: Cordon | None = None
+
+    def move(self, end: NodeState, *, at: datetime, reason: str) -> Node:
+        """Return this node in its next state, or raise `UnlawfulMoveError`.
+
+        A node that leaves its seat (`SEATED`) forgets the attempt it belonged to.
+        """
+        if end not in MOVES[self.state]:
+            raise UnlawfulMoveError(self.name, self.state, end)
+        seated = end in SEATED
+        return replace(
+            self,
+            state=end,
+            since=at,
+            reason=reason,
+            job=self.job if seated else None,
+            attempt=self.attempt if seated else None,
+        )

@@ -1,0 +1,50 @@
+"""How patient, how strict, how greedy the operator wishes Holdfast to be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+#: Detectors (`Finding.detector`) whose CRITICAL finding alone evicts: faults that the driver
+#: names itself. XID sources: NVIDIA XID catalogue; gpud and Azure NHC fatal lists agree on them.
+EXPLICIT = frozenset(
+    {
+        "xid:48",  # double-bit ECC
+        "xid:62",  # PMU halt
+        "xid:64",  # row-remap failure
+        "xid:74",  # NVLink error
+        "xid:79",  # GPU has fallen off the bus
+        "xid:95",  # uncontained ECC
+        "xid:119",  # GSP RPC time-out
+        "xid:120",  # GSP error
+        "xid:140",  # unrecovered ECC
+        "nvml:gpu-lost",
+        "nvml:gpu-count",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Every limit of the deciding part. Durations and counts, never percentages alone."""
+
+    explicit: frozenset[str] = EXPLICIT
+    observe: frozenset[str] = frozenset()  #: explicit detectors demoted to observing
+    burn_in: timedelta = timedelta(minutes=30)  #: healthy time before a node is trusted
+    probe_every: timedelta = timedelta(seconds=60)
+    look_every: timedelta = timedelta(seconds=2)  #: agents and registers
+    inventory_every: timedelta = timedelta(seconds=30)
+    silence_max: timedelta = timedelta(seconds=30)  #: unreachable that long is an incident
+    patience: timedelta = timedelta(minutes=10)  #: wait for nodes before moving to a cluster
+    alone_margin: timedelta = timedelta(seconds=30)  #: on top of a job's `stop_after`
+    seat_wait: timedelta = timedelta(seconds=20)  #: wait for a new agent before a smaller grant
+    standbys: int = 1  #: granted to each attempt if nodes are there
+    evictions_per_hour: int = 4  #: per cluster: max(1, ...) always holds
+    quarantine_share: float = 0.34  #: of a cluster; max(1, ...) nodes always allowed
+    reboots_per_day: int = 3  #: per node
+    repair: bool = True  #: let the provider reboot quarantined and lost nodes
+    suspects_share: float = 0.2  #: more suspects than max(2, share of the gang): shared cause
+    pages_per_hour: int = 20
+    agent_starts_max: int = 5  #: per node and attempt within `agent_starts_window`
+    agent_starts_window: timedelta = timedelta(minutes=10)
+    intent_limit: timedelta = timedelta(seconds=60)  #: an intent without outcome is then looked at

@@ -1,0 +1,148 @@
+"""What an agent says of itself when the controller asks: the wire types of the slower loop.
+
+A report is a level, not an event: the whole present state of one agent, plus the notes it wrote
+since the cursor that the controller confirmed. Everything a node says is untrusted input: the
+reader checks sizes and types here and translates failure into `BadReportError`.
+
+Standard library only, Python 3.10. The reader ignores unknown keys of the same version, so that a
+daemon adopts gangs started by the version before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from enum import Enum
+from typing import Any
+
+from orchestrator.errors import PermanentError
+
+PROTOCOL = 1  #: of reports and requests between controller and agents
+NOTES_MAX = 200  #: notes in one report; the rest follows with the next
+TEXT_MAX = 4_000  #: characters in any one text of a report
+
+
+class BadReportError(PermanentError):
+    """A node said something that is not a report."""
+
+
+class Stage(str, Enum):
+    """Where an agent stands. `FINISHED` and `FAILED` are final for its attempt."""
+
+    IDLE = "idle"  #: no grant, or a grant without a generation that names it
+    FORMING = "forming"  #: a round to form a generation is under way
+    RUNNING = "running"  #: its ranks run in the last counted generation
+    STANDBY = "standby"  #: granted, healthy, outside the generation
+    WAITING = "waiting"  #: cannot form within its grant; needs a new one
+    REVOKED = "revoked"  #: its seat was taken away; its ranks are proven gone
+    FINISHED = "finished"  #: every rank of the generation ended with exit code 0
+    FAILED = "failed"  #: budgets are spent, or the job cannot be started at all
+
+
+class RankState(str, Enum):
+    """What the kernel says of one rank's process."""
+
+    RUNNING = "running"
+    STOPPED = "stopped"  #: state T or a frozen cgroup
+    EXITED = "exited"
+    GONE = "gone"  #: proven: swept, nothing of it is left
+
+
+@dataclass(frozen=True)
+class RankReport:
+    """One rank of this node."""
+
+    rank: int
+    local_rank: int
+    pid: int | None
+    state: RankState
+    phase: str = ""  #: init, compile, step, checkpoint, evaluate
+    step: int | None = None  #: last completed
+    step_at: float | None = None  #: epoch seconds on the node's clock
+    loss: float | None = None
+    tokens_per_second: float | None = None
+    exit_code: int | None = None  #: negative: ended by that signal
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something an agent did or saw, once. The controller records it as an event.
+
+    `kind` is one of: agent-started, grant-accepted, grant-refused, generation-formed,
+    generation-void, rank-exited, rank-stopped, suspected (a stall, with stacks in `data`), hang,
+    peer-lost, commit, commit-failed, verification-failed, resumed, finished, failed, stopped,
+    alone, foreign-fence.
+    """
+
+    number: int  #: 1, 2, ... per agent process
+    at: float  #: epoch seconds on the node's clock
+    kind: str
+    text: str
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class AgentReport:
+    """The whole present state of one agent."""
+
+    protocol: int
+    node: str
+    job: str
+    attempt: int
+    agent: str  #: nonce of this agent process: another one is another life
+    boot_id: str
+    pid: int
+    host: str
+    port: int
+    at: float  #: epoch seconds on the node's clock when the report was made
+    started_at: float
+    stage: Stage
+    grant: int  #: number of the highest grant accepted; 0 for none
+    token: int  #: highest controller token accepted
+    generation: int | None  #: number of the generation it runs in
+    generation_seq: int | None
+    members: tuple[str, ...]  #: nodes of the last counted generation it knows
+    peers_lost: tuple[str, ...]  #: granted nodes that do not answer its pings
+    ranks: tuple[RankReport, ...]
+    notes: tuple[Note, ...]
+    findings: tuple[Mapping[str, Any], ...] = ()  #: wire form of `healthchecks.findings`
+    limits: Mapping[str, float] = field(default_factory=dict)  #: hang limit per phase, seconds
+    failure: Mapping[str, Any] = field(default_factory=dict)  #: last `Because`, plain types
+
+
+def encode(report: AgentReport) -> dict[str, Any]:
+    """Return the report as plain JSON types."""
+    return asdict(report)
+
+
+def decode(body: Any) -> AgentReport:
+    """Read a report from a node; raises `BadReportError` on anything that is not one."""
+    try:
+        if body["protocol"] != PROTOCOL:
+            raise BadReportError(f"protocol {body['protocol']}; this controller speaks {PROTOCOL}")
+        known = _known(AgentReport, body)
+        known["stage"] = Stage(known["stage"])
+        known["members"] = tuple(map(str, known["members"]))
+        known["peers_lost"] = tuple(map(str, known["peers_lost"]))
+        known["ranks"] = tuple(_rank(rank) for rank in known["ranks"])
+        known["notes"] = tuple(_note(note) for note in known["notes"][:NOTES_MAX])
+        known["findings"] = tuple(dict(finding) for finding in known.get("findings", ()))
+        return AgentReport(**known)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BadReportError(f"not an agent's report: {error!r}") from error
+
+
+def _known(cls: type, body: Mapping[str, Any]) -> dict[str, Any]:
+    names = {one.name for one in fields(cls)}
+    return {key: value for key, value in body.items() if key in names}
+
+
+def _rank(body: Mapping[str, Any]) -> RankReport:
+    known = _known(RankReport, body)
+    return RankReport(**{**known, "state": RankState(known["state"])})
+
+
+def _note(body: Mapping[str, Any]) -> Note:
+    known = _known(Note, body)
+    known["kind"], known["text"] = str(known["kind"])[:40], str(known["text"])[:TEXT_MAX]
+    return Note(**known)
