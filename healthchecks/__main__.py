@@ -1,0 +1,115 @@
+"""`python -m healthchecks`: run the checks on this machine and say what they found.
+
+Also runs as a plain folder, which starts faster: `python -S -E /path/to/healthchecks`. Exit codes
+are those of Nagios: 0 OK, 1 warning, 2 critical, 3 unknown or wrong usage.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+if not __package__:  # started as a folder: make the package importable from beside it
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH
+
+import argparse
+from collections.abc import Sequence
+from typing import NoReturn
+
+from healthchecks import findings, runner
+from healthchecks.api import Level, Settings
+from healthchecks.findings import Severity, worst
+
+USAGE = 3
+MARKS = {
+    Severity.OK: "✔",
+    Severity.WARNING: "!",
+    Severity.CRITICAL: "✘",
+    Severity.UNKNOWN: "?",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse exits 2 on wrong usage; for Nagios that would mean a critical node."""
+
+    def error(self, message: str) -> NoReturn:
+        """Explain on stderr and exit 3."""
+        self.print_usage(sys.stderr)
+        self.exit(USAGE, f"{self.prog}: {message}\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line's grammar."""
+    one = _Parser(
+        prog="python -m healthchecks",
+        description="Look at this machine, judge, and say what was found. Nothing is repaired.",
+        epilog="Exit codes: 0 OK, 1 warning, 2 critical, 3 unknown or wrong usage.",
+    )
+    add = one.add_argument
+    add("--level", choices=[level.value for level in Level], default=Level.PASSIVE.value)
+    add("--only", metavar="NAME[,NAME]", help=f"of {', '.join(runner.NAMES)}")
+    add("--fast", action="store_true", help="leave out disk writes and the time service")
+    add("-o", "--output", choices=("text", "json"), default="text")
+    add("--kernel-log", metavar="PATH", help="kernel-log text instead of /dev/kmsg")
+    add("--since", type=float, default=0.0, metavar="EPOCH", help="older kernel lines are history")
+    add("--expect-gpus", type=int, metavar="N", help="0 on nodes without GPUs; default: as on PCI")
+    add("--disk", action="append", metavar="DIR", help="directory to examine; may be repeated")
+    add("--boot-id", metavar="ID", help="instead of the kernel's")
+    add("--root", default="/", metavar="DIR", help="where proc, sys and dev are found")
+    add("--limit", type=float, default=60.0, metavar="SECONDS", help="for each check at most")
+    return one
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run, print, and return the exit code."""
+    given = parser().parse_args(argv)
+    settings = Settings(
+        root=given.root,
+        kernel_log=given.kernel_log,
+        since=given.since,
+        gpus_expected=given.expect_gpus,
+        disks=tuple(given.disk or Settings().disks),
+        fast=given.fast,
+    )
+    try:
+        names = given.only.split(",") if given.only else runner.NAMES
+        checks = runner.load(names, Level(given.level))
+    except KeyError as error:
+        parser().error(f"no check is named {error}; there are {', '.join(runner.NAMES)}")
+    boot_id = given.boot_id or runner.this_boot(given.root)
+    ran = runner.run(checks, settings, boot_id=boot_id, limit=given.limit)
+    print("\n".join(_json(ran) if given.output == "json" else _text(ran)))
+    return int(worst(one.severity for one in ran.findings))
+
+
+def _json(ran: runner.Ran) -> list[str]:
+    said = [findings.encode(one) for one in ran.findings]
+    return [findings.line(one) for one in [*said, findings.encode_coverage(ran.coverage)]]
+
+
+def _text(ran: runner.Ran) -> list[str]:
+    said = [
+        f"{MARKS[one.severity]} {one.check} {one.component}: {findings.encode(one)['evidence']}"
+        for one in ran.findings
+    ]
+    covered = ran.coverage
+    skipped = [f"- {name}: skipped, {why}" for name, why in covered.skipped.items()]
+    counts = (
+        f"{len(covered.expected)} checks: {len(covered.passed)} passed, "
+        f"{len(covered.failed)} failed, {len(covered.skipped)} skipped"
+    )
+    return [*said, *skipped, counts]
+
+
+def entry() -> NoReturn:
+    """Run as a program. Whatever breaks in here is UNKNOWN to the caller, never "warning"."""
+    try:
+        code = main()
+    except Exception as error:  # noqa: BLE001  (the boundary: Python's own 1 would mean WARNING)
+        print(f"healthchecks broke: {error!r}", file=sys.stderr)
+        code = USAGE
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    entry()

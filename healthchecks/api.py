@@ -1,0 +1,45 @@
+"""What a check is: a probe that touches the machine, and a judge that thinks about what it saw.
+
+A probe returns plain JSON types, runs in a process of its own, and may be killed at any moment. A
+judge is pure: the cases in `tests/healthchecks/cases` feed it facts and compare what it says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from enum import Enum
+from typing import Any, NamedTuple
+
+from healthchecks.findings import Finding
+
+
+class Level(str, Enum):
+    """How far a check may go."""
+
+    PASSIVE = "passive"  #: reads only; may run beside training
+
+
+class CannotLookError(Exception):
+    """A probe could not see what it came for; the message becomes the UNKNOWN finding."""
+
+
+class Settings(NamedTuple):
+    """Where to look and what to expect; all of it comes from the command line."""
+
+    root: str = "/"  #: where proc, sys and dev are; tests point it at a folder of their own
+    kernel_log: str | None = None  #: a file of kernel-log text; None is /dev/kmsg of this machine
+    since: float = 0.0  #: epoch seconds: kernel lines known to be older are history
+    gpus_expected: int | None = None  #: None: as many as the PCI bus shows
+    disks: tuple[str, ...] = ("/tmp",)  # noqa: S108  (probed with a file of its own)
+    fast: bool = False  #: leave out what touches the disk or asks the time service
+
+
+class Check(NamedTuple):
+    """One check."""
+
+    name: str
+    level: Level
+    limit: float  #: seconds after which its probe is killed
+    probe: Callable[[Settings], dict[str, Any]]  #: touches; raises OSError or CannotLookError
+    judge: Callable[[dict[str, Any], Settings], Sequence[Finding]]  #: thinks; pure
+    skip: Callable[[Settings], str | None] = lambda _: None  #: why it has no business here

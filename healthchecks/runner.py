@@ -1,0 +1,177 @@
+"""Runs the checks: each probe in a process of its own, all at once, each with a hard limit.
+
+A probe may block in the kernel for ever (NVML on a dead GPU, a file on a dead server). Such a
+process cannot even be killed, so nobody waits for it: it is sent SIGKILL, left behind, and its
+check says UNKNOWN, "timed out". It holds none of our own streams, so whoever reads our output is
+not held up either.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from healthchecks.api import CannotLookError, Check, Level, Settings
+from healthchecks.findings import Coverage, Fault, Finding, Severity, worst
+
+NAMES = ("nvml", "xid", "disk", "clock")  #: every check, one module each
+ANSWER_MAX = 8 << 20  #: bytes of facts from one probe
+
+
+class Answer(NamedTuple):
+    """What came of one probe: its facts, or why there are none."""
+
+    facts: dict[str, Any] | None
+    failure: str
+    cost: float  #: seconds
+
+
+class Ran(NamedTuple):
+    """One run: all findings, and what they cover."""
+
+    findings: tuple[Finding, ...]
+    coverage: Coverage
+
+
+def load(names: Iterable[str], level: Level = Level.PASSIVE) -> tuple[Check, ...]:
+    """Import the named checks; those above the level are left out. KeyError: no such check."""
+    for name in names:
+        if name not in NAMES:
+            raise KeyError(name)
+    checks = (import_module(f"healthchecks.{name}").CHECK for name in names)
+    return tuple(check for check in checks if check.level is level)
+
+
+def run(
+    checks: Sequence[Check], settings: Settings, *, boot_id: str = "", limit: float = 60.0
+) -> Ran:
+    """Run these checks; none gets more than its own limit, nor more than `limit` seconds."""
+    skipped = {check.name: why for check in checks if (why := check.skip(settings))}
+    wanted = [check for check in checks if check.name not in skipped]
+    observed_at = time.time()
+    findings: list[Finding] = []
+    for check, answer in zip(wanted, ask(wanted, settings, limit), strict=True):
+        for said in conclude(check, answer, settings):
+            stamped = said._replace(
+                observed_at=observed_at, boot_id=boot_id, cost=round(answer.cost, 4)
+            )
+            findings.append(stamped)
+    return Ran(tuple(findings), cover(checks, findings, skipped))
+
+
+def conclude(check: Check, answer: Answer, settings: Settings) -> Sequence[Finding]:
+    """Judge the facts; without facts the check does not know, and says why."""
+    if answer.facts is not None:
+        return check.judge(answer.facts, settings)
+    return [Finding(check.name, "host", Severity.UNKNOWN, Fault.CONFIG, answer.failure)]
+
+
+def cover(
+    checks: Sequence[Check], findings: Sequence[Finding], skipped: dict[str, str]
+) -> Coverage:
+    """Account for every expected check: passed, failed, or skipped with the reason."""
+    passed, failed, why = [], [], dict(skipped)
+    for check in checks:
+        said = [one for one in findings if one.check == check.name]
+        bad = worst(one.severity for one in said if one.severity is not Severity.UNKNOWN)
+        if bad is not Severity.OK:
+            failed.append(check.name)
+        elif any(one.severity is Severity.OK for one in said):
+            passed.append(check.name)
+        elif check.name not in why:
+            why[check.name] = said[0].evidence if said else "it said nothing"
+    return Coverage(tuple(check.name for check in checks), tuple(passed), tuple(failed), why)
+
+
+def this_boot(root: str = "/") -> str:
+    """Return the kernel's name for the present boot, or "" where it has none."""
+    path = Path(root, "proc/sys/kernel/random/boot_id")
+    return path.read_text().strip() if path.exists() else ""
+
+
+def ask(checks: Sequence[Check], settings: Settings, limit: float) -> Iterator[Answer]:
+    """Probe all at once, in one process each; yield their answers in the order of `checks`."""
+    began = time.monotonic()
+    started = [(check, *_start(check, settings)) for check in checks]
+    for check, pid, pipe in started:
+        deadline = began + min(check.limit, limit)
+        answer, ended_at = _hear(pipe, deadline)
+        os.close(pipe)
+        if ended_at is None:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, os.WNOHANG)  # it may never end: do not wait
+            yield Answer(None, f"timed out after {min(check.limit, limit):g} s", deadline - began)
+        else:
+            _, status = os.waitpid(pid, 0)
+            yield _read(answer, os.waitstatus_to_exitcode(status), ended_at - began)
+
+
+def _start(check: Check, settings: Settings) -> tuple[int, int]:
+    """Fork a probe; return its process id and the pipe that its answer comes through."""
+    reader, writer = os.pipe()
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid:
+        os.close(writer)
+        return pid, reader
+    code = 1
+    try:  # the child: it never returns from here
+        _take_streams(writer)
+        _say(writer, _probe(check, settings))
+        code = 0
+    finally:
+        if code:  # an error nobody foresaw: its traceback goes through the pipe (see _read)
+            sys.excepthook(*sys.exc_info())
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def _take_streams(writer: int) -> None:
+    """Let go of the caller's streams: a probe that hangs must not hold them open."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, 0)
+    os.dup2(nothing, 1)
+    os.dup2(writer, 2)
+
+
+def _probe(check: Check, settings: Settings) -> dict[str, Any]:
+    began = time.monotonic()
+    try:
+        facts = check.probe(settings)
+    except (OSError, CannotLookError) as error:
+        return {"failure": str(error)}
+    return {"facts": facts, "cost": time.monotonic() - began}
+
+
+def _say(writer: int, body: dict[str, Any]) -> None:
+    with os.fdopen(writer, "wb") as out:
+        out.write(json.dumps(body).encode())
+
+
+def _hear(pipe: int, deadline: float) -> tuple[bytes, float | None]:
+    """Read until the other side ends, and say when that was; None if the deadline came first."""
+    heard = bytearray()
+    while (left := deadline - time.monotonic()) > 0 and len(heard) <= ANSWER_MAX:
+        if select.select([pipe], [], [], left)[0]:
+            piece = os.read(pipe, 65536)
+            if not piece:
+                return bytes(heard), time.monotonic()
+            heard += piece
+    return bytes(heard), None
+
+
+def _read(answer: bytes, exit_code: int, cost: float) -> Answer:
+    if exit_code == 0:
+        body = json.loads(answer)
+        return Answer(body.get("facts"), body.get("failure", ""), body.get("cost", cost))
+    last = answer.decode(errors="replace").strip().splitlines()[-1:]
+    how = f"signal {-exit_code}" if exit_code < 0 else f"exit code {exit_code}"
+    return Answer(None, ": ".join([f"the probe ended by {how}", *last]), cost)

@@ -1,0 +1,126 @@
+"""XID errors of the NVIDIA driver, from the kernel log.
+
+NVML's events omit some codes and need a listener; the log needs neither and tells of GPUs that no
+longer answer at all. What each code means stands in `catalog/xid.json`. One finding per GPU: its
+gravest code, of equally grave ones the first, because later ones are often consequences.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from healthchecks import catalog, kernel_log, pci
+from healthchecks.api import Check, Level, Settings
+from healthchecks.findings import GRAVITY, Fault, Finding, Severity
+
+_PCI = r"(?:PCI:)?(?P<pci>[0-9a-fA-F]{4,8}:[0-9a-fA-F]{2}:[0-9a-fA-F]{2}(?:\.\d)?)"
+_XID = re.compile(rf"NVRM: Xid \({_PCI}[^)]*\): (?P<code>\d+)\b,?\s*(?P<text>.*)")
+# Two forms of the same death come without an XID (gpud, NVIDIA forums).
+_LOST = re.compile(
+    rf"NVRM: GPU (?:at )?{_PCI}\S* (?P<text>.*(?:has fallen off the bus|GPU is lost).*)"
+)
+_BOARD = re.compile(rf"NVRM: GPU at {_PCI}: GPU-")
+_SERIAL = re.compile(r"NVRM: GPU Board Serial Number: (?P<serial>\w+)")
+_OFF_THE_BUS = 79
+_NVLINK5 = range(144, 151)  #: the line itself says whether it was fatal
+_RECOVERY = 154  #: no fault by itself: it names what the driver wants done
+
+
+def probe(settings: Settings) -> dict[str, Any]:
+    """Read the kernel's words about XIDs since its last start."""
+    text = kernel_log.read(settings.kernel_log, settings.root)
+    lines = text.splitlines()
+    booted = kernel_log.booted_at(settings.root)
+    ours = [one for one in kernel_log.of_this_boot(lines, booted) if "NVRM: " in one.said]
+    fresh = [one.said for one in ours if one.at is None or one.at >= settings.since]
+    return {"lines": len(lines), "said": fresh, "gpus": pci.gpus(settings.root)}
+
+
+def judge(facts: dict[str, Any], settings: Settings) -> list[Finding]:
+    """Say for each GPU named in the log what its gravest XID means."""
+    del settings
+    serials = _serials(facts["said"])
+    by_gpu: dict[str, list[Finding]] = {}
+    for address, code, text in _events(facts["said"]):
+        component = _component(address, facts["gpus"])
+        finding = classify(code, text)._replace(
+            component=component, serial=serials.get(address, "")
+        )
+        by_gpu.setdefault(component, []).append(finding)
+    if not by_gpu:
+        evidence = f"no XID in {facts['lines']} lines of the kernel log"
+        return [Finding("xid", "host", Severity.OK, Fault.HARDWARE, evidence)]
+    return [_gravest(by_gpu[component]) for component in sorted(by_gpu)]
+
+
+def classify(code: int, text: str) -> Finding:
+    """Look one XID up; a code that nobody knows is a warning, not a reason to evict."""
+    entry = catalog.xids().get(code, catalog.UNLISTED)
+    severity, remedy = entry.severity, entry.remedy
+    if code in _NVLINK5:
+        severity = _by_word(text, severity)
+    if code == _RECOVERY:
+        severity, remedy = _recovery(text)
+    evidence = f"Xid {code} ({entry.name}): {text}" if text else f"Xid {code} ({entry.name})"
+    return Finding("xid", "host", severity, entry.fault, evidence, str(code), remedy)
+
+
+def _events(said: Iterable[str]) -> Iterator[tuple[str, int, str]]:
+    for line in said:
+        if found := _XID.match(line):
+            yield pci.normal(found["pci"]), int(found["code"]), found["text"]
+        elif found := _LOST.match(line):
+            yield pci.normal(found["pci"]), _OFF_THE_BUS, found["text"]
+
+
+def _serials(said: Iterable[str]) -> dict[str, str]:
+    """Read the board serials: the driver names a GPU on one line and its serial on the next."""
+    serials: dict[str, str] = {}
+    address = None
+    for line in said:
+        if found := _BOARD.match(line):
+            address = pci.normal(found["pci"])
+        elif address and (found := _SERIAL.match(line)):
+            serials[address] = found["serial"]
+    return serials
+
+
+def _component(address: str, gpus: list[str]) -> str:
+    return f"gpu{gpus.index(address)}" if address in gpus else f"pci-{address}"
+
+
+def _gravest(findings: list[Finding]) -> Finding:
+    first = max(findings, key=lambda one: GRAVITY.index(one.severity))  # max keeps the first
+    others = {one.code for one in findings} - {first.code}
+    if not others:
+        return first
+    also = f"also Xid {', '.join(sorted(others, key=int))}; "
+    return first._replace(evidence=also + first.evidence)
+
+
+def _by_word(text: str, severity: Severity) -> Severity:
+    word = text.lower()
+    if "nonfatal" in word or "non-fatal" in word:
+        return Severity.WARNING
+    return Severity.CRITICAL if "fatal" in word else severity
+
+
+def _recovery(text: str) -> tuple[Severity, str]:
+    word = text.lower()
+    if "reboot" in word:
+        return Severity.WARNING, "reboot"
+    if "reset" in word or "drain" in word:
+        return Severity.WARNING, "reset"
+    return Severity.OK, ""
+
+
+def skip(settings: Settings) -> str | None:
+    """Say why a machine without GPUs need not read its own kernel log."""
+    if settings.gpus_expected == 0 and settings.kernel_log is None:
+        return "no GPU is expected here"
+    return None
+
+
+CHECK = Check("xid", Level.PASSIVE, 5.0, probe, judge, skip)
