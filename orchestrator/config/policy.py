@@ -1,0 +1,92 @@
+"""The `policy:` part of holdfast.yaml: every field of `core.policies.Policy`, none twice.
+
+The model is made from the dataclass, so that a limit added to the core can be configured at once
+and its default stands in one place only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+from pydantic import AfterValidator, BeforeValidator, Field, create_model
+
+from orchestrator.config.models import Strict
+from orchestrator.config.scalars import Duration
+from orchestrator.core.policies import Policy
+
+#: What each limit means and in which unit; shown in the schema and in docs/configuration.md.
+MEANINGS: dict[str, str] = {
+    "explicit": "detectors whose CRITICAL finding alone evicts a node; replaces the built-in list",
+    "observe": "detectors of `explicit` that only report (a new rule, tried out)",
+    "burn_in": "duration: healthy time before a node is trusted",
+    "probe_every": "duration: between two health looks of the controller at a node",
+    "look_every": "duration: between two looks at agents and registers",
+    "inventory_every": "duration: between two listings of a provider's machines",
+    "silence_max": "duration: a node unreachable for longer is an incident",
+    "patience": "duration: how long a job waits for nodes before it moves to another cluster",
+    "alone_margin": "duration: waited on top of a job's `stop_after` before ranks count as stopped",
+    "seat_wait": "duration: waited for a new agent before a grant without it is issued",
+    "standbys": "nodes: granted to each attempt on top of its gang, if there are any",
+    "evictions_per_hour": "nodes per cluster and hour; one is always allowed",
+    "quarantine_share": "share (0 to 1) of a cluster in quarantine; one node is always allowed",
+    "reboots_per_day": "reboots per node and day",
+    "repair": "true or false: let the provider reboot quarantined and lost nodes",
+    "suspects_share": "share (0 to 1) of a gang: more suspects at once have a shared cause",
+    "pages_per_hour": "pages per hour; the rest is told in one",
+    "agent_starts_max": "starts per node and attempt within `agent_starts_window`",
+    "agent_starts_window": "duration: see `agent_starts_max`",
+    "intent_limit": "duration: an action without an outcome is looked at again after this",
+}
+
+
+def _a_set(value: Any) -> Any:
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return frozenset(value)
+    raise ValueError("expected a list of detectors, such as [xid:79]")
+
+
+def _positive(value: timedelta) -> timedelta:
+    if value <= timedelta(0):
+        raise ValueError("expected a duration above zero")
+    return value
+
+
+def _type(name: str, annotation: Any) -> Any:
+    if annotation is timedelta:
+        above_zero = name.endswith(("_every", "_limit"))
+        return Annotated[Duration, AfterValidator(_positive)] if above_zero else Duration
+    if annotation == frozenset[str]:
+        return Annotated[frozenset[str], BeforeValidator(_a_set)]
+    if annotation is float:
+        return Annotated[float, Field(ge=0, le=1)]
+    return Annotated[int, Field(ge=0)] if annotation is int else annotation
+
+
+def _model() -> type[Strict]:
+    hints = get_type_hints(Policy)
+    keys: dict[str, Any] = {
+        one.name: (
+            _type(one.name, hints[one.name]),
+            Field(default=getattr(_DEFAULT, one.name), description=MEANINGS.get(one.name)),
+        )
+        for one in fields(Policy)
+    }
+    return create_model("PolicyFile", __base__=Strict, __module__=__name__, **keys)
+
+
+_DEFAULT = Policy()
+
+if TYPE_CHECKING:
+
+    class PolicyFile(Strict):
+        """The `policy:` part; its fields are those of `core.policies.Policy`."""
+
+else:
+    PolicyFile = _model()
+
+
+def to_policy(file: PolicyFile) -> Policy:
+    """Return the core's policy from its part of the file."""
+    return Policy(**{one.name: getattr(file, one.name) for one in fields(Policy)})
