@@ -1,4 +1,4 @@
-"""Where everything of a node lies on its disk, and how a file is written so that a kill is harmless.
+"""Where things of a node lie on its disk, and how a file is written so that a kill does no harm.
 
 A node has one folder, its *home*; each attempt has a folder inside it. Only paths, small atomic
 files and the node's lock live here; nobody's rules do.
@@ -12,13 +12,14 @@ import fcntl
 import json
 import os
 import secrets
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
-from orchestrator.errors import PermanentError
+from orchestrator.errors import PermanentError, TransientError
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Write a whole file or nothing, and make it durable before returning.
 
     A kill at any moment leaves the old content or the new one. The folder is synced too: without
-    that a rename may be lost with the power. Raises `OSError` if the disk refuses (full, read-only).
+    that a rename may be lost with the power. Raises `OSError` if the disk refuses (e.g. full).
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
     try:
@@ -142,7 +143,7 @@ def write_json(path: Path, body: Mapping[str, Any], *, mode: int = 0o644) -> Non
     write_atomically(path, (json.dumps(body, sort_keys=True) + "\n").encode(), mode=mode)
 
 
-def read_json(path: Path) -> Optional[dict[str, Any]]:
+def read_json(path: Path) -> dict[str, Any] | None:
     """Return a JSON object of ours, or None if the file is absent.
 
     Raises `PermanentError` if it is not a JSON object: our files are written whole or not at all,
@@ -183,16 +184,42 @@ def raise_token(home: Path, token: int) -> int:
 
 
 @contextmanager
-def locked(home: Path) -> Iterator[None]:
+def locked(home: Path, *, limit: float) -> Iterator[None]:
     """Hold the node's lock: one launcher or sweeper at a time, and who raises the token.
 
-    Waits without limit, like flock(2) does; the kernel frees it when its holder dies. The
-    descriptor is not inherited, so a guard that was forked under the lock does not keep it.
+    Raises `TransientError` if it is not free within `limit` seconds. The kernel frees it when its
+    holder dies; the descriptor is not inherited, so a guard forked under the lock does not keep it.
     """
     home.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(home / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        _lock(descriptor, limit)
         yield
     finally:
         os.close(descriptor)
+
+
+def _lock(descriptor: int, limit: float) -> None:
+    until = time.monotonic() + limit
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() >= until:
+                raise TransientError(
+                    f"the node's lock is held by another for {limit:g} s"
+                ) from error
+            time.sleep(0.01)
+        else:
+            return
+
+
+def boot_id(home: Path) -> str:
+    """Return the id of the node's present boot: a local machine's own, else the kernel's."""
+    machine = read_json(home / "machine.json")
+    if machine is not None and "boot_id" in machine:
+        return str(machine["boot_id"])
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""

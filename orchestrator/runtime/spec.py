@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Optional
+from typing import Any
 
 from orchestrator.errors import PermanentError
 
@@ -52,17 +52,17 @@ class AgentSpec:
     boot_id: str = ""  #: the boot that the controller saw; "" if it does not matter
     ranks_per_node: int = 1
     launch: str = "ranks"  #: one of LAUNCHES
-    python: Optional[str] = None  #: the job's interpreter; None for the agent's own
+    python: str | None = None  #: the job's interpreter; None for the agent's own
     env: Mapping[str, str] = field(default_factory=dict, repr=False)  #: may hold secrets
     progress: Mapping[str, str] = field(default_factory=lambda: {"kind": "heartbeat"})
     stop_grace: float = 10.0  #: seconds between SIGTERM and SIGKILL
     limits: Mapping[str, float] = field(default_factory=lambda: dict(LIMITS))
     hang_floor: float = 60.0  #: seconds; no learned hang limit is below it
-    checkpoints: Optional[str] = None  #: URL of the vault
-    register: Optional[str] = None  #: URL of the commit register
+    checkpoints: str | None = None  #: URL of the vault
+    register: str | None = None  #: URL of the commit register
     when_alone: str = "continue"  #: one of ALONE
     stop_after: float = 900.0  #: seconds without controller and register, with `stop_after`
-    health: Optional[tuple[str, ...]] = None  #: argv of the node's own checks
+    health: tuple[str, ...] | None = None  #: argv of the node's own checks
     health_every: float = 30.0
     health_limit: float = 20.0
 
@@ -143,11 +143,12 @@ def _object_to_numbers(spec: AgentSpec) -> str | None:
             return f"{name} must be 1 or more, not {value!r}"
     if not isinstance(spec.token, int) or spec.token < 0:
         return f"token must be 0 or more, not {spec.token!r}"
-    seconds = {
+    seconds: dict[str, object] = {
         name: getattr(spec, name)
         for name in ("stop_grace", "hang_floor", "stop_after", "health_every", "health_limit")
     }
-    for name, value in {**seconds, **spec.limits}.items():
+    seconds.update(spec.limits)
+    for name, value in seconds.items():
         if not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
             return f"{name} must be a number of seconds, not {value!r}"
     return None
