@@ -1,7 +1,8 @@
 """`python -m healthchecks`: run the checks on this machine and say what they found.
 
-Also runs as a plain folder, which starts faster: `python -S -E /path/to/healthchecks`. Exit codes
-are those of Nagios: 0 OK, 1 warning, 2 critical, 3 unknown or wrong usage.
+Also runs as a plain file, which starts in half the time and needs no installation:
+`python -S -E /path/to/healthchecks/__main__.py` (without -S where nvidia-ml-py is needed). Exit
+codes are those of Nagios: 0 OK, 1 warning, 2 critical, 3 unknown or wrong usage.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ from __future__ import annotations
 import os
 import sys
 
-if not __package__:  # started as a folder: make the package importable from beside it
-    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH
+if not __package__:  # started as a file: make the package importable from beside it
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120
 
 import argparse
 from collections.abc import Sequence
@@ -43,6 +44,7 @@ def parser() -> argparse.ArgumentParser:
     one = _Parser(
         prog="python -m healthchecks",
         description="Look at this machine, judge, and say what was found. Nothing is repaired.",
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, width=100),  # loads no shutil
         epilog="Exit codes: 0 OK, 1 warning, 2 critical, 3 unknown or wrong usage.",
     )
     add = one.add_argument

@@ -7,13 +7,13 @@ judge is pure: the cases in `tests/healthchecks/cases` feed it facts and compare
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from enum import Enum
+from enum import StrEnum
 from typing import Any, NamedTuple
 
 from healthchecks.findings import Finding
 
 
-class Level(str, Enum):
+class Level(StrEnum):
     """How far a check may go."""
 
     PASSIVE = "passive"  #: reads only; may run beside training
@@ -30,7 +30,7 @@ class Settings(NamedTuple):
     kernel_log: str | None = None  #: a file of kernel-log text; None is /dev/kmsg of this machine
     since: float = 0.0  #: epoch seconds: kernel lines known to be older are history
     gpus_expected: int | None = None  #: None: as many as the PCI bus shows
-    disks: tuple[str, ...] = ("/tmp",)  # noqa: S108  (probed with a file of its own)
+    disks: tuple[str, ...] = ("/tmp",)  #: each is examined by itself
     fast: bool = False  #: leave out what touches the disk or asks the time service
 
 

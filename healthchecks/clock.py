@@ -1,4 +1,4 @@
-"""The clock: is the year believable, and is a time service holding it?
+"""The clock: whether the year is believable, and whether a time service holds it.
 
 TLS, logs of several nodes side by side, and time-outs by the wall clock all need it. The kernel
 tells by adjtimex(2), which any user may call, whether a time service disciplines the clock and
@@ -27,10 +27,10 @@ def probe(settings: Settings) -> dict[str, Any]:
 
 def _kept() -> dict[str, Any]:
     """Return what adjtimex(2) says: offset in seconds, and whether anybody steers the clock."""
-    import ctypes  # noqa: PLC0415  (the only use, and not in fast runs)
+    import ctypes  # here only, because fast runs do without
 
     # struct timex begins with: modes, offset, freq, maxerror, esterror, status (see timex.h)
-    fields = [("modes", ctypes.c_uint)]
+    fields: list[tuple[str, Any]] = [("modes", ctypes.c_uint)]
     fields += [(name, ctypes.c_long) for name in ("offset", "freq", "maxerror", "esterror")]
     fields += [("status", ctypes.c_int), ("rest", ctypes.c_long * 32)]
     timex = type("Timex", (ctypes.Structure,), {"_fields_": fields})()

@@ -1,4 +1,4 @@
-"""Disks: is there room, are there inodes, and does a small file really reach the disk?
+"""Disks: room, inodes, and whether a small file really reaches the disk.
 
 Training stops when a checkpoint or a log cannot be written, and a dying disk often shows first as
 a write that fails or hangs. Space is judged by share AND by size: 5 % of 30 TB is plenty, and so is

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from enum import Enum, IntEnum
+from enum import IntEnum, StrEnum
 from typing import Any, NamedTuple
 
 VERSION = 1  #: of the lines; a reader refuses a newer one
@@ -33,7 +33,7 @@ class Severity(IntEnum):
 GRAVITY = (Severity.OK, Severity.WARNING, Severity.UNKNOWN, Severity.CRITICAL)
 
 
-class Fault(str, Enum):
+class Fault(StrEnum):
     """What kind of thing is wrong."""
 
     HARDWARE = "hardware"

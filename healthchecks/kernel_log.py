@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import time
-from calendar import timegm
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -89,7 +88,9 @@ def _time(head: re.Match[str], booted: float | None) -> float | None:
     if head["uptime"] and booted is not None:
         return booted + float(head["uptime"])
     if head["iso"]:
-        return float(timegm(time.strptime(head["iso"], "%Y-%m-%dT%H:%M:%S")))
+        import calendar  # here only: few logs have such stamps, and it loads slowly
+
+        return float(calendar.timegm(time.strptime(head["iso"], "%Y-%m-%dT%H:%M:%S")))
     if head["ctime"]:
         return time.mktime(time.strptime(head["ctime"]))
     return None

@@ -1,4 +1,4 @@
-"""NVML presence: does the driver answer, are all GPUs there, does each of them answer?
+"""NVML presence: whether the driver answers, all GPUs are there, and each of them answers.
 
 Calls into NVML may block for ever on a GPU that hangs (Xid 79, 119); the runner's limit ends them,
 and the finding says so. Return codes are NVML's own (nvml.h): they are told apart by number, so
@@ -7,6 +7,7 @@ that the judge needs no library.
 
 from __future__ import annotations
 
+from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,15 @@ from healthchecks import pci
 from healthchecks.api import CannotLookError, Check, Level, Settings
 from healthchecks.findings import Fault, Finding, Severity
 
-DRIVER_NOT_LOADED, VERSION_MISMATCH, GPU_IS_LOST, RESET_REQUIRED = 9, 18, 15, 16
-UNKNOWN_ERROR = 999  #: what a GPU that is about to be lost often says
+
+class Rc(IntEnum):
+    """NVML's return codes that mean something to us (nvmlReturn_t)."""
+
+    SUCCESS = 0
+    GPU_IS_LOST = 15
+    RESET_REQUIRED = 16
+    VERSION_MISMATCH = 18  #: library and kernel module are of different versions
+    UNKNOWN = 999  #: what a GPU that is about to be lost often says
 
 
 def probe(settings: Settings) -> dict[str, Any]:
@@ -24,7 +32,7 @@ def probe(settings: Settings) -> dict[str, Any]:
     if settings.gpus_expected == 0 and not on_bus and not _driver_is_loaded(settings.root):
         return {"on_bus": 0, "init": 0, "gpus": []}  # nothing to ask, and nobody: stay cheap
     try:
-        import pynvml  # noqa: PLC0415  (only nodes with GPUs have it, and it is slow to load)
+        import pynvml  # here only: nodes without GPUs do without, and it is slow to load
     except ImportError as error:
         raise CannotLookError(f"nvidia-ml-py is not installed: {error}") from error
     try:
@@ -70,7 +78,7 @@ def _no_driver(facts: dict[str, Any], settings: Settings) -> Finding:
     evidence = f"NVML: {facts['error']}; {facts['on_bus']} GPUs on the PCI bus"
     if not facts["on_bus"] and not settings.gpus_expected:
         return _host(Severity.UNKNOWN, f"{evidence}, and none is known to be expected")
-    code = "driver-mismatch" if facts["init"] == VERSION_MISMATCH else "driver"
+    code = "driver-mismatch" if facts["init"] == Rc.VERSION_MISMATCH else "driver"
     return _host(Severity.CRITICAL, evidence, code, "reboot", fault=Fault.CONFIG)
 
 
@@ -87,11 +95,11 @@ def _count(facts: dict[str, Any], settings: Settings) -> Finding:
 def _one(gpu: dict[str, Any]) -> Finding:
     component, error = f"gpu{gpu['index']}", gpu.get("error", "")
     match gpu["rc"]:
-        case 0:
+        case Rc.SUCCESS:
             severity, evidence, code, remedy = Severity.OK, f"answers as {gpu['uuid']}", "", ""
-        case 15 | 999:  # GPU_IS_LOST, UNKNOWN_ERROR
+        case Rc.GPU_IS_LOST | Rc.UNKNOWN:
             severity, evidence, code, remedy = Severity.CRITICAL, error, "gpu-lost", "reboot"
-        case 16:  # RESET_REQUIRED
+        case Rc.RESET_REQUIRED:
             severity, evidence, code, remedy = Severity.CRITICAL, error, "reset-required", "reset"
         case _:
             severity, evidence, code, remedy = Severity.UNKNOWN, error, "", ""
