@@ -4,7 +4,7 @@
 line and path of every mistake.
 """
 
-from orchestrator.config.jobs import JobFile, Launch, agent_env, load_job
+from orchestrator.config.jobs import JobFile, Launch, agent_launch, load_job
 from orchestrator.config.models import Strict
 from orchestrator.config.scalars import SecretRef, duration, spell
 from orchestrator.config.settings import ClusterSettings, Settings, SlackSettings, load_settings
@@ -17,7 +17,7 @@ __all__ = [
     "Settings",
     "SlackSettings",
     "Strict",
-    "agent_env",
+    "agent_launch",
     "duration",
     "load_job",
     "load_settings",

@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self, TypedDict, cast
+from typing import Annotated, Any, ClassVar, Literal, NotRequired, Self, TypedDict, cast
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
@@ -29,7 +29,7 @@ from orchestrator.config.scalars import (
 )
 from orchestrator.config.settings import NODES_MAX, a_list
 from orchestrator.core.jobs import JobSpec, WhenAlone
-from orchestrator.core.nodes import ClusterName, JobName
+from orchestrator.core.nodes import ClusterName
 
 STOP_AFTER = timedelta(minutes=15)  #: default of `when_alone` for scripts that write files
 
@@ -41,17 +41,20 @@ OURS = re.compile(
 
 
 class Launch(TypedDict):
-    """`JobSpec.launch`: what an agent needs and the core does not; plain JSON types."""
+    """`JobSpec.launch`: what an agent needs and the core does not; plain JSON types.
+
+    Its keys are those of `runtime.spec.AgentSpec`, but for `secrets`: see `agent_launch`.
+    """
 
     command: list[str]
     launch: str  #: "ranks" or "command"
     python: str | None
     workdir: str  #: absolute
     env: dict[str, str]
-    secrets: dict[str, dict[str, str]]  #: variable -> reference, never the secret
+    secrets: NotRequired[dict[str, dict[str, str]]]  #: variable -> reference, never the secret
     progress: dict[str, str]  #: {"kind": heartbeat|stdout|file|none, "pattern": ...}
     limits: dict[str, float]  #: phase -> declared hang limit, seconds; only those given
-    hang_floor: float | None  #: seconds; None for the agent's default
+    hang_floor: NotRequired[float]  #: seconds
 
 
 class Span(Strict):
@@ -313,17 +316,22 @@ class JobFile(Strict):
             for phase in Limits.model_fields
             if (limit := getattr(self.limits, phase)) is not None
         }
-        return Launch(
+        launch = Launch(
             command=list(self.command),
             launch=self.launch,
             python=self.python,
             workdir=str(self.workdir),
             env=dict(self.env),
-            secrets={k: ref.model_dump(exclude_none=True) for k, ref in self.secrets.items()},
             progress=self._progress(),
-            hang_floor=limits.pop("floor", None),
-            limits=limits,
+            limits={phase: limit for phase, limit in limits.items() if phase != "floor"},
         )
+        if "floor" in limits:
+            launch["hang_floor"] = limits["floor"]
+        if self.secrets:
+            launch["secrets"] = {
+                name: one.model_dump(exclude_none=True) for name, one in self.secrets.items()
+            }
+        return launch
 
     def _progress(self) -> dict[str, str]:
         match self.progress:
@@ -345,18 +353,14 @@ def load_job(path: Path, *, name: str | None = None) -> JobFile:
     return build(JobFile, document, context=path.absolute().parent)
 
 
-def agent_env(launch: Mapping[str, Any]) -> dict[str, str]:
-    """Return a job's environment for its agents, its secrets revealed.
+def agent_launch(launch: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `JobSpec.launch` as arguments of an `AgentSpec`: secrets revealed, in `env`.
 
     Called where the controller runs, at the moment an agent is started; the result goes to the
     node on stdin and never into the ledger, argv or a log. Raises `UserError` for a secret that
     is not there.
     """
-    secrets = launch.get("secrets", {})
+    plain = dict(launch)
+    secrets = plain.pop("secrets", {})
     revealed = {name: SecretRef(**reference).reveal() for name, reference in secrets.items()}
-    return {**launch.get("env", {}), **revealed}
-
-
-def job_name(job: JobFile) -> JobName:
-    """Return the job's name as the core's type."""
-    return JobName(job.name)
+    return {**plain, "env": {**plain.get("env", {}), **revealed}}

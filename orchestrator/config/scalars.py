@@ -119,6 +119,11 @@ class SecretRef(Strict):
             raise ValueError(f"not the name of an environment variable; {_BY_REFERENCE}")
         return value
 
+    @field_validator("file")
+    @classmethod
+    def _from_its_folder(cls, value: str | None, details: ValidationInfo) -> str | None:
+        return value and str(absolute(value, _folder(details)))
+
     def reveal(self) -> str:
         """Read the secret now; raises `UserError` that names the reference, never the secret."""
         if self.env is not None:
@@ -126,7 +131,7 @@ class SecretRef(Strict):
             if not value:
                 raise UserError(f"the environment variable {self.env} is not set; export it first")
             return value
-        path = Path(str(self.file)).expanduser()
+        path = Path(str(self.file))
         try:
             value = path.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
