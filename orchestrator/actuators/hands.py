@@ -1,0 +1,207 @@
+"""The hands: one function per decision that touches the world, found by `match`.
+
+Called from a cluster's pool, with the intent already written. A function returns what it did and
+what it saw on the way; whatever it raises becomes the outcome. Every effect carries the
+controller's token: agents and nodes refuse a lower one, a fence with a lower one is void. The
+calls that cannot compare tokens (the provider's) are made only with more than their own time-out
+left on the lease.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import assert_never
+
+from orchestrator.actuators.specs import agent_spec, wire_grant
+from orchestrator.core.decisions import (
+    AppendFence,
+    Decision,
+    GiveGrant,
+    LedgerOnly,
+    Repair,
+    RepairStep,
+    StartAgent,
+    StopAgent,
+    SweepNode,
+)
+from orchestrator.core.fleet import Fleet
+from orchestrator.core.jobs import Attempt
+from orchestrator.core.nodes import ClusterName, JobName, NodeName
+from orchestrator.core.observations import AgentGone, NodeReached, Observation
+from orchestrator.engines.api import AgentAddress
+from orchestrator.engines.site import Keys, Site
+from orchestrator.errors import HoldfastError, PermanentError, TransientError
+from orchestrator.observers.registers import register_seen
+from orchestrator.observers.reports import Asked, ask_agent
+from orchestrator.runtime import grants
+from orchestrator.runtime.lineage import Fence, Record
+from orchestrator.runtime.register import Overtaken, Register
+from orchestrator.runtime.wire import call
+
+CALL_LIMIT = 5.0  #: seconds for one request to an agent
+PROVIDER_LIMIT = 10.0  #: seconds a provider's call may take; less lease than that: not made
+FENCE_TRIES = 8  #: other writers may win a seq that often before we look again later
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What came of a decision."""
+
+    text: str
+    seen: tuple[Observation, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Hands:
+    """Everything the decisions need to touch the world."""
+
+    sites: Mapping[ClusterName, Site]
+    keys: Keys
+    register: Callable[[JobName, Fleet], Register]
+    lease_left: Callable[[], float]  #: seconds
+
+    def carry_out(self, decision: Decision, fleet: Fleet, token: int) -> Done:
+        """Do it. Raises a `HoldfastError` if it could not be done."""
+        match decision:
+            case AppendFence():
+                return self._append_fence(decision, fleet, token)
+            case StartAgent():
+                return self._start(decision, fleet, token)
+            case GiveGrant():
+                return self._give(decision, fleet, token)
+            case StopAgent():
+                return self._stop(decision, fleet, token)
+            case SweepNode():
+                return self._sweep(decision, fleet, token)
+            case Repair():
+                return self._repair(decision, fleet)
+            case LedgerOnly():
+                raise PermanentError(f"{type(decision).__name__} is for the ledger, not for hands")
+            case _:
+                assert_never(decision)
+
+    def _site(self, fleet: Fleet, node: NodeName) -> Site:
+        return self.sites[fleet.nodes[node].cluster]
+
+    def _append_fence(self, decision: AppendFence, fleet: Fleet, token: int) -> Done:
+        register = self.register(decision.job, fleet)
+        lineage = register.read()
+        nonce = secrets.token_hex(8)
+        for _ in range(FENCE_TRIES):
+            if lineage.attempt >= decision.attempt:
+                break  # ours, from before a restart: the register has it already
+            answer = register.append(_fence(decision, token, nonce), lineage)
+            lineage = answer.lineage if isinstance(answer, Overtaken) else register.read()
+        if lineage.attempt != decision.attempt:
+            raise TransientError(
+                f"the register of {decision.job} is at attempt {lineage.attempt}, "
+                f"not {decision.attempt}"
+            )
+        seen = register_seen(lineage, decision.job, datetime.now(UTC))
+        return Done(f"attempt {decision.attempt} fences off every older one", (seen,))
+
+    def _start(self, decision: StartAgent, fleet: Fleet, token: int) -> Done:
+        site = self._site(fleet, decision.node)
+        key = self.keys.key(decision.job, decision.attempt)
+        spec = agent_spec(fleet, site, decision, token, key)
+        address = site.engine.start(decision.node, spec)
+        asked = Asked(decision.node, decision.job, decision.attempt, address, confirm=0)
+        seen = ask_agent(site, self.keys, asked, token, datetime.now(UTC))
+        return Done(f"listens on {address.host}:{address.port}", seen)
+
+    def _give(self, decision: GiveGrant, fleet: Fleet, token: int) -> Done:
+        attempt = _attempt(fleet, decision.job, decision.attempt)
+        grant = wire_grant(fleet, attempt, token)
+        address = _address(fleet, decision.node, decision.job, decision.attempt)
+        if address.agent != decision.agent:
+            raise TransientError(f"{decision.node}: its agent is another one by now")
+        key = self.keys.key(decision.job, decision.attempt)
+        body = {"ask": "grant", "token": token, "grant": grants.encode(grant)}
+        said = call(address.host, address.port, key, body, timeout=CALL_LIMIT)
+        if not said.get("accepted"):
+            raise TransientError(f"{decision.node} refused grant {grant.number}: {said!r:.200}")
+        return Done(f"accepted grant {grant.number}", self._look(decision, fleet, address, token))
+
+    def _stop(self, decision: StopAgent, fleet: Fleet, token: int) -> Done:
+        """Ask the agent to end its ranks and itself; if it does not answer, sweep the node."""
+        site = self._site(fleet, decision.node)
+        try:
+            address = _address(fleet, decision.node, decision.job, decision.attempt)
+            key = self.keys.key(decision.job, decision.attempt)
+            body = {"ask": "stop", "token": token, "reason": decision.reason}
+            call(address.host, address.port, key, body, timeout=CALL_LIMIT)
+        except HoldfastError:
+            return self._swept(site, decision, token)
+        grace = fleet.jobs[decision.job].spec.stop_grace.total_seconds()
+        return self._wait_gone(site, decision, token, limit=grace + CALL_LIMIT)
+
+    def _wait_gone(self, site: Site, decision: StopAgent, token: int, *, limit: float) -> Done:
+        end = time.monotonic() + limit
+        while time.monotonic() < end:
+            found = site.engine.find(decision.node, _run(decision))
+            if found.agent is None and found.gone is not None:
+                return _gone(decision, str(found.gone.get("why")))
+            time.sleep(0.1)
+        return self._swept(site, decision, token)
+
+    def _sweep(self, decision: SweepNode, fleet: Fleet, token: int) -> Done:
+        return self._swept(self._site(fleet, decision.node), decision, token)
+
+    def _swept(self, site: Site, decision: SweepNode | StopAgent, token: int) -> Done:
+        proof = site.engine.sweep(decision.node, _run(decision), token)
+        return _gone(decision, f"swept: {proof.get('why', '')}")
+
+    def _repair(self, decision: Repair, fleet: Fleet) -> Done:
+        left = self.lease_left()
+        if left < PROVIDER_LIMIT:
+            raise TransientError(f"only {left:.0f} s left on the lease: {decision.step} waits")
+        if decision.step is not RepairStep.REBOOT:
+            raise PermanentError(f"no provider here can {decision.step} a machine")
+        boot_id = self._site(fleet, decision.node).provider.reboot(decision.node)
+        reached = NodeReached(decision.node, datetime.now(UTC), boot_id)
+        return Done(f"rebooted, boot {boot_id}", (reached,))
+
+    def _look(
+        self, decision: GiveGrant, fleet: Fleet, address: AgentAddress, token: int
+    ) -> tuple[Observation, ...]:
+        asked = Asked(decision.node, decision.job, decision.attempt, address, confirm=0)
+        return ask_agent(
+            self._site(fleet, decision.node), self.keys, asked, token, datetime.now(UTC)
+        )
+
+
+def _fence(decision: AppendFence, token: int, nonce: str) -> Callable[[int], Record]:
+    def make(seq: int) -> Record:
+        return Fence(seq, nonce, token, decision.attempt, time.time())
+
+    return make
+
+
+def _attempt(fleet: Fleet, job: JobName, number: int) -> Attempt:
+    for attempt in fleet.attempts:
+        if (attempt.job, attempt.number) == (job, number):
+            return attempt
+    raise PermanentError(f"attempt {job}/{number} is not in the ledger")
+
+
+def _address(fleet: Fleet, node: NodeName, job: JobName, attempt: int) -> AgentAddress:
+    belief = fleet.beliefs.nodes.get(node)
+    agent = belief.agent(job, attempt) if belief else None
+    if agent is None or agent.report is None:
+        raise TransientError(f"{node}: no agent of {job}/{attempt} has answered yet")
+    return AgentAddress(agent.report.host, agent.report.port, agent.report.agent)
+
+
+def _run(decision: SweepNode | StopAgent) -> str:
+    return f"{decision.job}.{decision.attempt}"
+
+
+def _gone(decision: SweepNode | StopAgent, proof: str) -> Done:
+    gone = AgentGone(
+        decision.node, decision.job, decision.attempt, datetime.now(UTC), proof or "stopped"
+    )
+    return Done(f"nothing of it is left: {proof}", (gone,))

@@ -1,0 +1,171 @@
+"""Settings -> a daemon ready to run: ledger, sites, eyes, hands, bells."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import queue
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from orchestrator.actuators.hands import Hands
+from orchestrator.config.settings import ClusterSettings, Settings
+from orchestrator.core.fleet import Cluster, Fleet
+from orchestrator.core.nodes import ClusterName, JobName, ProviderName
+from orchestrator.daemon.bells import Bell, Bells
+from orchestrator.daemon.clock import Clock, SystemClock
+from orchestrator.daemon.eyes import Eyes
+from orchestrator.daemon.loop import Loop, Message, Saw
+from orchestrator.daemon.pools import Pools
+from orchestrator.daemon.service import Lease, Service
+from orchestrator.daemon.tell import Teller
+from orchestrator.engines.local import LocalEngine
+from orchestrator.engines.site import Keys, Site
+from orchestrator.errors import PermanentError
+from orchestrator.ledger import open_ledger
+from orchestrator.ledger.api import Ledger
+from orchestrator.runtime.place import write_atomically
+from orchestrator.runtime.register import Register
+from orchestrator.runtime.store import open_store
+from orchestrator.transports.local import LocalTransport
+from providers.api import Run
+from providers.local import LocalMachines, LocalProvider
+
+PID_FILE = "daemon.json"  #: in the state folder: who runs, for people and for `holdfast chaos`
+
+
+def build_service(settings: Settings) -> Service:
+    """Wire a daemon up; nothing runs and nothing is started yet."""
+    clock = SystemClock()
+    ledger = open_ledger(settings.ledger_url)
+    sites = {ClusterName(c.name): local_site(settings, c) for c in settings.clusters}
+    keys, pools = Keys(settings.secret_file), Pools()
+    inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
+    registers = _registers()
+    lease = Lease(ledger, holder(), clock)
+    loop = Loop(
+        ledger=ledger,
+        eyes=Eyes(sites, keys, pools, clock, lambda seen: inbox.put(Saw(seen)), registers),
+        hands=Hands(sites, keys, registers, lease.left),
+        policy=settings.core_policy,
+        clusters=core_clusters(settings, sites),
+        clock=clock,
+        inbox=inbox,
+        tell=_teller(settings, ledger, pools),
+    )
+
+    def ring(bell: Bell) -> None:
+        inbox.put(bell)
+
+    def bells() -> Bells:
+        _write_pid(settings.state)
+        return Bells(loop.policy, ring)
+
+    return Service(loop, lease, bells)
+
+
+def core_clusters(settings: Settings, sites: dict[ClusterName, Site]) -> tuple[Cluster, ...]:
+    """Return the clusters as the core knows them."""
+    return tuple(
+        Cluster(
+            name,
+            ProviderName(site.provider.name),
+            frozenset(one.value for one in site.provider.capabilities),
+        )
+        for name, site in sites.items()
+    )
+
+
+def local_site(settings: Settings, cluster: ClusterSettings) -> Site:
+    """Return the hands and eyes of a cluster of this computer."""
+    folder = settings.cluster_folder(cluster.name)
+    machines = LocalMachines(
+        nodes=tuple(cluster.node_names),
+        sku=cluster.sku,
+        accelerators=cluster.accelerators,
+        cohort=cluster.cohort,
+        price_per_hour=cluster.price_per_hour,
+    )
+
+    def home(node: str) -> Path:
+        return folder / node
+
+    def run(node: str) -> Run:
+        return LocalTransport(home(node))
+
+    def health(node: str, boot_id: str) -> tuple[str, ...]:
+        expect = settings.health.expect_gpus
+        gpus = cluster.accelerators if expect is None else expect
+        argv = [*_healthchecks(gpus), "-o", "json", "--expect-gpus", str(gpus)]
+        argv += ["--kernel-log", str(home(node) / "kernel.log"), "--disk", str(home(node))]
+        return tuple([*argv, "--boot-id", boot_id] if boot_id else argv)
+
+    provider = LocalProvider(folder, machines)
+    engine = LocalEngine(run, home)
+    return Site(ClusterName(cluster.name), provider, engine, run, home, "127.0.0.1", health)
+
+
+def _healthchecks(gpus: int) -> list[str]:
+    """Return how the checks are started on this computer; without site where no driver is asked."""
+    package = importlib.util.find_spec("healthchecks")
+    if package is None or package.origin is None:
+        raise PermanentError("the package healthchecks is not installed; install holdfast again")
+    flags = ["-E"] if gpus else ["-S", "-E"]
+    return [sys.executable, *flags, str(Path(package.origin).with_name("__main__.py"))]
+
+
+def _registers() -> Callable[[JobName, Fleet], Register]:
+    known: dict[str, Register] = {}
+
+    def register(job: JobName, fleet: Fleet) -> Register:
+        url = fleet.jobs[job].spec.register
+        if url is None:
+            raise PermanentError(f"{job} has no commit register")
+        if url not in known:
+            known[url] = Register(open_store(url))
+        return known[url]
+
+    return register
+
+
+def _teller(settings: Settings, ledger: Ledger, pools: Pools) -> Teller:
+    return Teller(settings, ledger, pools)
+
+
+def holder() -> str:
+    """Name this process so that a later one of the same computer can tell whether it lives.
+
+    HOST/BOOT/PID/START: the start time tells a process from a later one with its number.
+    """
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{socket.gethostname()}/{boot}/{os.getpid()}/{_started(os.getpid())}"
+
+
+def _started(pid: int) -> str:
+    """Return field 22 of /proc/PID/stat (proc(5)): the process's start, in clock ticks."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+
+
+def is_dead(name: str) -> bool:
+    """Say whether the holder of that name is surely dead: it ran here, and runs no more."""
+    here = holder().split("/")
+    host, boot, pid, started = (name.split("/") + [""] * 4)[:4]
+    if host != here[0]:
+        return False
+    if boot != here[1]:
+        return True
+    try:
+        return _started(int(pid)) != started
+    except (OSError, ValueError):
+        return True
+
+
+def _write_pid(state: Path) -> None:
+    body = {"pid": os.getpid(), "holder": holder()}
+    write_atomically(state / PID_FILE, (json.dumps(body) + "\n").encode())
+
+
+__all__ = ["PID_FILE", "Clock", "build_service", "core_clusters", "holder", "is_dead", "local_site"]

@@ -1,0 +1,133 @@
+"""Where to look when a bell rings: makes the list from the snapshot, looks in the pools.
+
+Observers do the looking; what they saw goes back to the loop by `post`. Nothing is decided here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from orchestrator.core.fleet import Fleet
+from orchestrator.core.jobs import OVER, Attempt, AttemptState
+from orchestrator.core.nodes import ClusterName, JobName, NodeName, NodeState
+from orchestrator.core.observations import AgentSeen, Observation
+from orchestrator.daemon.bells import Bell
+from orchestrator.daemon.clock import Clock
+from orchestrator.daemon.pools import Pools
+from orchestrator.engines.api import AgentAddress
+from orchestrator.engines.site import Keys, Site
+from orchestrator.observers.inventory import list_machines
+from orchestrator.observers.probes import probe_node
+from orchestrator.observers.registers import read_register
+from orchestrator.observers.reports import Asked, ask_agent
+from orchestrator.runtime.register import Register
+
+Post = Callable[[tuple[Observation, ...]], None]
+
+
+@dataclass(slots=True)
+class Eyes:
+    """Everything the daemon looks with."""
+
+    sites: Mapping[ClusterName, Site]
+    keys: Keys
+    pools: Pools
+    clock: Clock
+    post: Post
+    register: Callable[[JobName, Fleet], Register]
+    recorded: dict[str, int] = field(default_factory=dict)  #: agent nonce -> highest note
+
+    def look(self, bell: Bell, fleet: Fleet, token: int) -> None:
+        """Look at what this bell means."""
+        match bell:
+            case Bell.INVENTORY:
+                for site in self.sites.values():
+                    self._list(site)
+            case Bell.AGENTS:
+                for asked in agents_to_ask(fleet, self.recorded):
+                    self._ask(fleet.nodes[asked.node].cluster, asked, token)
+            case Bell.PROBES:
+                for node in nodes_to_probe(fleet):
+                    self._probe(fleet, node)
+            case Bell.REGISTERS:
+                for job in registers_to_read(fleet):
+                    self._read(job, fleet)
+
+    def remember(self, observations: Iterable[Observation]) -> None:
+        """Note which of the agents' notes the ledger holds now, so that they are confirmed."""
+        for seen in observations:
+            if isinstance(seen, AgentSeen) and seen.report.notes:
+                highest = max(note.number for note in seen.report.notes)
+                agent = seen.report.agent
+                self.recorded[agent] = max(highest, self.recorded.get(agent, 0))
+
+    def _list(self, site: Site) -> None:
+        def work() -> None:
+            self.post((list_machines(site, self.clock.now()),))
+
+        self.pools.submit(site.cluster, f"inventory {site.cluster}", work)
+
+    def _ask(self, cluster: ClusterName, asked: Asked, token: int) -> None:
+        def work() -> None:
+            self.post(ask_agent(self.sites[cluster], self.keys, asked, token, self.clock.now()))
+
+        self.pools.submit(cluster, f"agent {asked.node} {asked.run}", work)
+
+    def _probe(self, fleet: Fleet, node: NodeName) -> None:
+        site = self.sites[fleet.nodes[node].cluster]
+        belief = fleet.beliefs.nodes.get(node)
+        boot_id = belief.boot_id if belief else ""
+
+        def work() -> None:
+            self.post((probe_node(site, node, boot_id, self.clock.now()),))
+
+        self.pools.submit(site.cluster, f"probe {node}", work)
+
+    def _read(self, job: JobName, fleet: Fleet) -> None:
+        register = self.register(job, fleet)
+
+        def work() -> None:
+            self.post((read_register(register, job, self.clock.now()),))
+
+        self.pools.submit("registers", f"register {job}", work)
+
+
+def agents_to_ask(fleet: Fleet, recorded: Mapping[str, int]) -> Iterator[Asked]:
+    """Yield every agent that may be alive: seats, grants and beliefs of attempts not closed."""
+    for attempt in fleet.attempts:
+        if attempt.state is AttemptState.CLOSED:
+            continue
+        for node in _nodes_of(attempt, fleet):
+            belief = fleet.beliefs.nodes.get(node)
+            agent = belief.agent(attempt.job, attempt.number) if belief else None
+            if agent is None or agent.gone_at is not None:
+                continue
+            report = agent.report
+            address = AgentAddress(report.host, report.port, report.agent) if report else None
+            confirm = recorded.get(report.agent, 0) if report else 0
+            yield Asked(node, attempt.job, attempt.number, address, confirm)
+
+
+def _nodes_of(attempt: Attempt, fleet: Fleet) -> list[NodeName]:
+    key = (attempt.job, attempt.number)
+    nodes = {node.name for node in fleet.nodes.values() if (node.job, node.attempt) == key}
+    nodes |= {name for name, belief in fleet.beliefs.nodes.items() if belief.agent(*key)}
+    if attempt.grant is not None:
+        nodes |= set(attempt.grant.seats)
+    return sorted(nodes & fleet.nodes.keys())
+
+
+def nodes_to_probe(fleet: Fleet) -> Iterator[NodeName]:
+    """Yield the nodes whose health no agent reports: idle ones, and those earning trust."""
+    idle = {NodeState.BURN_IN, NodeState.PROBATION, NodeState.SPARE, NodeState.QUARANTINED}
+    for name, node in sorted(fleet.nodes.items()):
+        if node.state in idle:
+            yield name
+
+
+def registers_to_read(fleet: Fleet) -> Iterator[JobName]:
+    """Yield the jobs whose commit register matters now."""
+    for name, job in sorted(fleet.jobs.items()):
+        if job.state not in OVER and job.attempts > 0 and job.spec.register is not None:
+            yield name

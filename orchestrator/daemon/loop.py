@@ -1,0 +1,226 @@
+"""The tick: observe, record, assess, decide, act. One thread decides and writes.
+
+Messages come from the pools (what was seen, what came of an intent) and from the bells. A tick
+records what was seen, settles what came, reconciles until the ledger agrees with itself, writes
+the intents, and hands them to the pools. It may be killed at any instruction: what was seen is
+recorded before it is thought about, an intent is written before it is carried out, and after a
+restart an intent without an outcome is looked at again, never blindly repeated.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from orchestrator.actuators.hands import Done, Hands
+from orchestrator.core.assess import assess
+from orchestrator.core.decisions import Decision, Intent, LedgerOnly, key
+from orchestrator.core.explain import explain
+from orchestrator.core.fleet import Cluster, Fleet
+from orchestrator.core.observations import Observation
+from orchestrator.core.policies import Policy
+from orchestrator.core.reconcile import reconcile
+from orchestrator.daemon.bells import Bell
+from orchestrator.daemon.clock import Clock
+from orchestrator.daemon.eyes import Eyes
+from orchestrator.errors import HoldfastError
+from orchestrator.ledger.api import Ledger
+
+LOG = logging.getLogger("holdfast")
+ROUNDS_MAX = 30  #: of reconciling within one tick; more is a bug, and is said
+NAP_MAX = 0.5  #: seconds between ticks at most: orders of people wait in the ledger
+FIRST_LOOK = 15.0  #: seconds the first look after a start may take
+
+
+@dataclass(frozen=True, slots=True)
+class Saw:
+    """Observations from a pool."""
+
+    observations: tuple[Observation, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Came:
+    """What came of an intent."""
+
+    key: str
+    ok: bool
+    text: str
+    seen: tuple[Observation, ...] = ()
+
+
+Message = Saw | Came | Bell
+
+
+@dataclass(slots=True)
+class Backoff:
+    """Holds a decision that just failed, longer each time, so that a retry is not a storm."""
+
+    first: timedelta = timedelta(seconds=0.5)
+    most: timedelta = timedelta(seconds=10)
+    _held: dict[str, tuple[datetime, timedelta]] = field(default_factory=dict)
+
+    def failed(self, key: str, now: datetime) -> None:
+        """Hold the decision with this key for a while."""
+        _, pause = self._held.get(key, (now, self.first / 2))
+        pause = min(pause * 2, self.most)
+        self._held[key] = (now + pause, pause)
+
+    def succeeded(self, key: str) -> None:
+        """Forget its failures."""
+        self._held.pop(key, None)
+
+    def holds(self, key: str, now: datetime) -> bool:
+        """Say whether the decision must still wait."""
+        until, _ = self._held.get(key, (now, self.first))
+        return now < until
+
+    def next(self, now: datetime) -> datetime | None:
+        """Return when the first held decision may be tried again."""
+        return min((until for until, _ in self._held.values() if until > now), default=None)
+
+
+@dataclass(slots=True)
+class Loop:
+    """The daemon without its clothes: no signals, no lease, no scheduler."""
+
+    ledger: Ledger
+    eyes: Eyes
+    hands: Hands
+    policy: Policy
+    clusters: tuple[Cluster, ...]
+    clock: Clock
+    inbox: queue.SimpleQueue[Message]
+    tell: Callable[[int, datetime], None]  #: called with the token after each tick
+    backoff: Backoff = field(default_factory=Backoff)
+    _again_at: datetime | None = None
+    _orders_seen: int = 0  #: numbers only grow; after a restart open orders are recorded again
+
+    def first_look(self, token: int) -> None:
+        """Look at everything once, then settle what the last controller left half-done."""
+        now = self.clock.now()
+        fleet = self.ledger.snapshot(now, self.clusters)
+        for bell in (Bell.INVENTORY, Bell.AGENTS, Bell.REGISTERS):
+            self.eyes.look(bell, fleet, token)
+        self._record(token, self._gather())
+        for intent in self.ledger.snapshot(self.clock.now(), self.clusters).intents:
+            text = (
+                "the controller ended before the outcome was known; the world was looked at again"
+            )
+            self.ledger.settle(token, intent.key, self.clock.now(), ok=False, text=text, data={})
+
+    def _gather(self) -> list[Observation]:
+        end = self.clock.elapsed() + FIRST_LOOK
+        seen: list[Observation] = []
+        while self.clock.elapsed() < end:
+            with contextlib.suppress(queue.Empty):
+                message = self.inbox.get(timeout=0.05)
+                if isinstance(message, Saw):
+                    seen.extend(message.observations)
+                continue
+            if self.eyes.pools.idle and self.inbox.empty():
+                break
+        return seen
+
+    def turn(self, token: int) -> None:
+        """Wait for something to happen, and tick."""
+        self.tick(token, list(self._messages()))
+
+    def _messages(self) -> Iterator[Message]:
+        try:
+            yield self.inbox.get(timeout=self._nap())
+            while True:
+                yield self.inbox.get_nowait()
+        except queue.Empty:
+            return
+
+    def _nap(self) -> float:
+        now = self.clock.now()
+        moments = (self._again_at, self.backoff.next(now))
+        waits = [(moment - now).total_seconds() for moment in moments if moment is not None]
+        return max(0.001, min([NAP_MAX, *waits]))
+
+    def tick(self, token: int, messages: Sequence[Message]) -> None:
+        """Record what was seen, settle what came, decide, act."""
+        came = [message for message in messages if isinstance(message, Came)]
+        seen = [one for m in messages if isinstance(m, Saw) for one in m.observations]
+        seen += [one for message in came for one in message.seen]
+        self._record(token, seen)
+        self._settle(token, came)
+        fleet = self._decide(token)
+        for bell in {message for message in messages if isinstance(message, Bell)}:
+            self.eyes.look(bell, fleet, token)
+        self.tell(token, self.clock.now())
+
+    def _record(self, token: int, seen: list[Observation]) -> None:
+        fresh = [one for one in self.ledger.orders_open() if one.number > self._orders_seen]
+        if seen or fresh:
+            self.ledger.record(token, [*seen, *fresh], self.clock.now(), assess)
+            self.eyes.remember(seen)
+            self._orders_seen = max([self._orders_seen, *(order.number for order in fresh)])
+
+    def _settle(self, token: int, came: Sequence[Came]) -> None:
+        for one in came:
+            now = self.clock.now()
+            self.ledger.settle(token, one.key, now, ok=one.ok, text=one.text, data={})
+            if one.ok:
+                self.backoff.succeeded(one.key)
+            else:
+                self.backoff.failed(one.key, now)
+
+    def _decide(self, token: int) -> Fleet:
+        for _ in range(ROUNDS_MAX):
+            now = self.clock.now()
+            fleet = self.ledger.snapshot(now, self.clusters)
+            plan = reconcile(fleet, self.policy)
+            mine = [decision for decision in plan.decisions if isinstance(decision, LedgerOnly)]
+            if not mine:
+                break
+            for decision in mine:
+                LOG.info("%s", explain(decision))
+                self.ledger.apply(token, decision, now)
+        else:
+            LOG.error("the decisions did not settle within %d rounds", ROUNDS_MAX)
+        self._again_at = plan.look_again_at
+        for decision in plan.decisions:
+            if not isinstance(decision, LedgerOnly):
+                self._act(token, decision, fleet)
+        return fleet
+
+    def _act(self, token: int, decision: Decision, fleet: Fleet) -> None:
+        now = self.clock.now()
+        if self.backoff.holds(key(decision), now):
+            return
+        intent = self.ledger.intend(token, decision, now, now + self.policy.intent_limit)
+        if intent is not None:
+            LOG.info("%s", explain(decision))
+            self._carry_out(token, intent, fleet)
+
+    def _carry_out(self, token: int, intent: Intent, fleet: Fleet) -> None:
+        def work() -> None:
+            try:
+                done = self.hands.carry_out(intent.decision, fleet, token)
+                self.inbox.put(Came(intent.key, True, done.text, done.seen))
+            except HoldfastError as error:
+                self.inbox.put(Came(intent.key, False, str(error)))
+            except Exception as error:
+                LOG.exception("%s", explain(intent.decision))
+                self.inbox.put(Came(intent.key, False, f"{type(error).__name__}: {error}"))
+
+        pool = pool_of(intent.decision, fleet)
+        if not self.eyes.pools.submit(pool, f"act {intent.key}", work):
+            text = "not begun: the daemon is stopping, or the same is still under way"
+            self.inbox.put(Came(intent.key, False, text))
+
+
+def pool_of(decision: Decision, fleet: Fleet) -> str:
+    """Name the pool that carries a decision out: its cluster's, or the registers'."""
+    node = getattr(decision, "node", None)
+    return fleet.nodes[node].cluster if node is not None else "registers"
+
+
+__all__ = ["Backoff", "Came", "Done", "Loop", "Message", "Saw", "pool_of"]

@@ -1,0 +1,75 @@
+"""The engine `local`: one command on the node, over the node's transport.
+
+`python -m orchestrator.runtime.launch` takes the node's lock, compares the controller's token with
+the highest the node has seen, sweeps what an older agent left, and forks a guard.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from orchestrator.engines.api import AgentAddress, Found
+from orchestrator.errors import PermanentError, TransientError
+from orchestrator.runtime import spec as specs
+from orchestrator.runtime.spec import AgentSpec
+from providers.api import Run
+
+START_LIMIT = 25.0  #: seconds; the launcher itself gives up after 15
+LOOK_LIMIT = 10.0
+
+
+class LocalEngine:
+    """Agents on nodes whose folders and interpreter this computer shares."""
+
+    def __init__(self, run: Callable[[str], Run], home: Callable[[str], Path]) -> None:
+        """`run` gives the transport of a node, `home` its folder on that node."""
+        self._run, self._home = run, home
+
+    def start(self, node: str, spec: AgentSpec) -> AgentAddress:
+        """Start the agent of an attempt, or find the one that runs."""
+        body = json.dumps(specs.encode(spec)).encode()
+        return _address(self._launch(node, ["start"], stdin=body, limit=START_LIMIT))
+
+    def find(self, node: str, run: str) -> Found:
+        """Say what of `run` is on the node."""
+        said = self._launch(node, ["find", "--run", run], limit=LOOK_LIMIT)
+        agent = None if said.get("agent") is None else _address(said["agent"])
+        return Found(agent, said.get("gone"), str(said.get("boot_id", "")))
+
+    def sweep(self, node: str, run: str, token: int) -> dict[str, Any]:
+        """Kill what is left of `run` on the node and return the proof."""
+        argv = ["sweep", "--run", run, "--token", str(token)]
+        return self._launch(node, argv, limit=START_LIMIT)
+
+    def _launch(
+        self, node: str, argv: Sequence[str], *, stdin: bytes = b"", limit: float
+    ) -> dict[str, Any]:
+        verb, *rest = argv
+        home = str(self._home(node))
+        command = [sys.executable, "-m", "orchestrator.runtime.launch", verb, "--home", home, *rest]
+        ended = self._run(node)(command, stdin=stdin, limit=limit)
+        if ended.code != 0:
+            raise PermanentError(f"{node}: launch {verb}: {_reason(ended.err)}")
+        try:
+            return dict(json.loads(ended.out))
+        except (ValueError, TypeError) as error:
+            raise TransientError(f"{node}: launch {verb} said no JSON: {error}") from error
+
+
+def _address(said: dict[str, Any]) -> AgentAddress:
+    try:
+        return AgentAddress(str(said["host"]), int(said["port"]), str(said["agent"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise TransientError(f"no agent's address in {said!r:.200}") from error
+
+
+def _reason(err: bytes) -> str:
+    text = err.decode(errors="replace").strip()
+    try:
+        return str(json.loads(text.splitlines()[-1])["error"])
+    except (ValueError, KeyError, IndexError, TypeError):
+        return text[-500:] or "no reason given"

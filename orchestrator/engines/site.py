@@ -1,0 +1,63 @@
+"""One cluster as the daemon touches it: its provider, its engine, its transports, its keys."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.core.nodes import ClusterName, JobName
+from orchestrator.engines.api import Engine
+from orchestrator.errors import PermanentError
+from providers.api import Provider, Run
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """The hands and eyes of one cluster."""
+
+    cluster: ClusterName
+    provider: Provider
+    engine: Engine
+    run: Callable[[str], Run]  #: the transport of a node
+    home: Callable[[str], Path]  #: a node's folder, on the node
+    host: str  #: the interface agents bind, on the node
+    health: Callable[[str, str], tuple[str, ...]]  #: (node, boot id) -> argv of the passive checks
+
+
+class Keys:
+    """The per-attempt keys of agents, derived from one secret that never leaves its file."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the secret, or make one (mode 0600) where there is none yet."""
+        self._secret = _read_or_make(path)
+
+    def key(self, job: JobName, attempt: int) -> str:
+        """Return the key of one attempt's agents, hex."""
+        run = f"holdfast agent {job}.{attempt}".encode()
+        return hmac.new(self._secret, run, hashlib.sha256).hexdigest()
+
+
+def _read_or_make(path: Path) -> bytes:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(secrets.token_hex(32).encode())
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(fresh, path)  # never replaces a secret that is already in use
+        except FileExistsError:
+            pass
+    finally:
+        fresh.unlink()
+    secret = path.read_bytes().strip()
+    if len(secret) < 32:
+        raise PermanentError(f"{path} holds no usable secret; restore it from a backup")
+    return secret

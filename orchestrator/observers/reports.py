@@ -1,0 +1,99 @@
+"""What agents say when they are asked, and what their nodes say when they are silent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from orchestrator.core.nodes import JobName, NodeName
+from orchestrator.core.observations import (
+    AgentGone,
+    AgentSeen,
+    AgentSilent,
+    NodeReached,
+    NodeUnreached,
+    Observation,
+    Probed,
+)
+from orchestrator.engines.api import AgentAddress, Found
+from orchestrator.engines.site import Keys, Site
+from orchestrator.errors import HoldfastError, PermanentError, TransientError
+from orchestrator.observers.findings import parse_all
+from orchestrator.runtime import reports
+from orchestrator.runtime.reports import AgentReport
+from orchestrator.runtime.wire import call
+
+ASK_LIMIT = 2.0  #: seconds an agent has to answer
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One agent to be asked."""
+
+    node: NodeName
+    job: JobName
+    attempt: int
+    address: AgentAddress | None  #: where it was last, if we know
+    confirm: int  #: highest of its notes that the ledger holds
+
+    @property
+    def run(self) -> str:
+        """Name of the attempt on the node."""
+        return f"{self.job}.{self.attempt}"
+
+
+def ask_agent(
+    site: Site, keys: Keys, asked: Asked, token: int, now: datetime
+) -> tuple[Observation, ...]:
+    """Ask one agent for its report; where it is silent, ask its node what became of it."""
+    key = keys.key(asked.job, asked.attempt)
+    first_error = "its address is not known"
+    if asked.address is not None:
+        try:
+            return _seen(asked, _ask(asked, asked.address, key, token), now)
+        except TransientError as error:
+            first_error = str(error)
+        except PermanentError as error:
+            return (AgentSilent(asked.node, asked.job, asked.attempt, now, str(error)),)
+    try:
+        found = site.engine.find(asked.node, asked.run)
+    except HoldfastError as error:
+        return (
+            AgentSilent(asked.node, asked.job, asked.attempt, now, first_error),
+            NodeUnreached(asked.node, now, str(error)),
+        )
+    return _found(asked, found, key, token, now) or (
+        NodeReached(asked.node, now, found.boot_id),
+        AgentSilent(asked.node, asked.job, asked.attempt, now, first_error),
+    )
+
+
+def _found(
+    asked: Asked, found: Found, key: str, token: int, now: datetime
+) -> tuple[Observation, ...]:
+    reached = NodeReached(asked.node, now, found.boot_id)
+    if found.agent is not None and found.agent != asked.address:
+        try:
+            return (reached, *_seen(asked, _ask(asked, found.agent, key, token), now))
+        except HoldfastError:
+            return ()  # it is told as silence, with the first error
+    if found.agent is None and found.gone is not None:
+        proof = f"{found.gone.get('by')}: {found.gone.get('why')}"
+        return (reached, AgentGone(asked.node, asked.job, asked.attempt, now, proof))
+    return ()
+
+
+def _ask(asked: Asked, address: AgentAddress, key: str, token: int) -> AgentReport:
+    body = {"ask": "status", "token": token, "confirm": asked.confirm}
+    report = reports.decode(call(address.host, address.port, key, body, timeout=ASK_LIMIT))
+    if (report.node, report.job, report.attempt) != (asked.node, asked.job, asked.attempt):
+        raise PermanentError(f"{asked.node}: another agent answered: {report.node} {report.job}")
+    return report
+
+
+def _seen(asked: Asked, report: AgentReport, now: datetime) -> tuple[Observation, ...]:
+    seen = AgentSeen(asked.node, now, report)
+    if not report.findings:
+        return (seen,)
+    findings = parse_all(report.findings)
+    return (seen, Probed(asked.node, now, report.boot_id, findings, complete=True))

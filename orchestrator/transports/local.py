@@ -1,0 +1,67 @@
+"""Commands on a local node: child processes of this computer, with the node's marker.
+
+Refuses as an unreachable host would while the machine has no power. Every command has a limit;
+what outlives it is killed with its whole process group.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from orchestrator.errors import PermanentError, TransientError
+from providers.api import Completed
+from providers.local import is_running
+
+OUTPUT_MAX = 4_000_000  #: bytes of stdout kept; a node cannot fill our memory
+
+
+class LocalTransport:
+    """Runs argv on one local node."""
+
+    def __init__(self, home: Path, env: Mapping[str, str] | None = None) -> None:
+        """Bind to the node's folder."""
+        self._home, self._env = home, dict(env or {})
+
+    def __call__(self, argv: Sequence[str], *, stdin: bytes = b"", limit: float) -> Completed:
+        """Run `argv` for at most `limit` seconds.
+
+        Raises `TransientError` if the machine has no power or the limit passed, `PermanentError`
+        if the program cannot be started.
+        """
+        if not is_running(self._home):
+            raise TransientError(f"{self._home.name}: no route to host (the machine is down)")
+        env = {**os.environ, **self._env, "HOLDFAST_HOME": str(self._home)}
+        try:
+            child = subprocess.Popen(
+                list(argv),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=env,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise PermanentError(f"{self._home.name}: cannot run {argv[0]}: {error}") from error
+        return self._wait(child, stdin, limit)
+
+    def _wait(self, child: subprocess.Popen[bytes], stdin: bytes, limit: float) -> Completed:
+        try:
+            out, err = child.communicate(stdin, timeout=limit)
+        except subprocess.TimeoutExpired as error:
+            _kill_group(child)
+            raise TransientError(f"{self._home.name}: no answer within {limit:g} s") from error
+        if child.returncode < 0 and not is_running(self._home):
+            raise TransientError(f"{self._home.name}: the connection was lost")
+        return Completed(child.returncode, out[:OUTPUT_MAX], err[:OUTPUT_MAX])
+
+
+def _kill_group(child: subprocess.Popen[bytes]) -> None:
+    try:
+        os.killpg(child.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass  # it ended between the limit and the signal
+    child.communicate()
