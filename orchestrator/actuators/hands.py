@@ -19,9 +19,8 @@ from typing import assert_never
 from orchestrator.actuators.specs import agent_spec, wire_grant
 from orchestrator.core.decisions import (
     AppendFence,
-    Decision,
+    Effect,
     GiveGrant,
-    LedgerOnly,
     Repair,
     RepairStep,
     StartAgent,
@@ -64,7 +63,7 @@ class Hands:
     register: Callable[[JobName, Fleet], Register]
     lease_left: Callable[[], float]  #: seconds
 
-    def carry_out(self, decision: Decision, fleet: Fleet, token: int) -> Done:
+    def carry_out(self, decision: Effect, fleet: Fleet, token: int) -> Done:
         """Do it. Raises a `HoldfastError` if it could not be done."""
         match decision:
             case AppendFence():
@@ -79,8 +78,6 @@ class Hands:
                 return self._sweep(decision, fleet, token)
             case Repair():
                 return self._repair(decision, fleet)
-            case LedgerOnly():
-                raise PermanentError(f"{type(decision).__name__} is for the ledger, not for hands")
             case _:
                 assert_never(decision)
 

@@ -31,7 +31,7 @@ def agent_spec(fleet: Fleet, site: Site, decision: StartAgent, token: int, key: 
         when_alone=wish.when_alone.value,
         stop_after=wish.stop_after.total_seconds(),
         stop_grace=wish.stop_grace.total_seconds(),
-        health=list(site.health(decision.node, belief.boot_id)),
+        health=site.health(decision.node, belief.boot_id),
         **wish.launch,
     )
 

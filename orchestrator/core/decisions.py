@@ -46,6 +46,7 @@ class MoveNode:
     reason: str
     job: JobName | None = None
     attempt: int | None = None
+    counts: str = ""  #: the budget that it counts against: "eviction", or none
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,8 @@ class MoveAttempt:
     end: AttemptState
     reason: str
     outcome: Outcome | None = None
+    fingerprint: str = ""  #: of the failure, if it failed
+    commits: int = 0  #: how many commits counted when it failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,13 +243,16 @@ LedgerOnly = (
     | IssueGrant
 )
 
+#: Decisions that touch the world: an intent before, an outcome after.
+Effect = AppendFence | StartAgent | GiveGrant | StopAgent | SweepNode | Repair
+
 
 @dataclass(frozen=True, slots=True)
 class Intent:
     """A decision that touches the world, written before it is carried out."""
 
     key: str
-    decision: Decision
+    decision: Effect
     at: datetime
     deadline: datetime
     token: int

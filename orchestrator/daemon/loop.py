@@ -18,12 +18,12 @@ from datetime import datetime, timedelta
 
 from orchestrator.actuators.hands import Done, Hands
 from orchestrator.core.assess import assess
-from orchestrator.core.decisions import Decision, Intent, LedgerOnly, key
+from orchestrator.core.decisions import Effect, Intent, LedgerOnly, key
 from orchestrator.core.explain import explain
 from orchestrator.core.fleet import Cluster, Fleet
 from orchestrator.core.observations import Observation
 from orchestrator.core.policies import Policy
-from orchestrator.core.reconcile import reconcile
+from orchestrator.core.reconcile import Plan, reconcile
 from orchestrator.daemon.bells import Bell
 from orchestrator.daemon.clock import Clock
 from orchestrator.daemon.eyes import Eyes
@@ -108,9 +108,7 @@ class Loop:
             self.eyes.look(bell, fleet, token)
         self._record(token, self._gather())
         for intent in self.ledger.snapshot(self.clock.now(), self.clusters).intents:
-            text = (
-                "the controller ended before the outcome was known; the world was looked at again"
-            )
+            text = "the controller ended before the outcome was known; looked at again"
             self.ledger.settle(token, intent.key, self.clock.now(), ok=False, text=text, data={})
 
     def _gather(self) -> list[Observation]:
@@ -173,16 +171,16 @@ class Loop:
                 self.backoff.failed(one.key, now)
 
     def _decide(self, token: int) -> Fleet:
+        """Bring the ledger to where it agrees with itself, then act on what is left to do."""
+        fleet, plan = self._look()
         for _ in range(ROUNDS_MAX):
-            now = self.clock.now()
-            fleet = self.ledger.snapshot(now, self.clusters)
-            plan = reconcile(fleet, self.policy)
             mine = [decision for decision in plan.decisions if isinstance(decision, LedgerOnly)]
             if not mine:
                 break
             for decision in mine:
                 LOG.info("%s", explain(decision))
-                self.ledger.apply(token, decision, now)
+                self.ledger.apply(token, decision, fleet.now)
+            fleet, plan = self._look()
         else:
             LOG.error("the decisions did not settle within %d rounds", ROUNDS_MAX)
         self._again_at = plan.look_again_at
@@ -191,7 +189,11 @@ class Loop:
                 self._act(token, decision, fleet)
         return fleet
 
-    def _act(self, token: int, decision: Decision, fleet: Fleet) -> None:
+    def _look(self) -> tuple[Fleet, Plan]:
+        fleet = self.ledger.snapshot(self.clock.now(), self.clusters)
+        return fleet, reconcile(fleet, self.policy)
+
+    def _act(self, token: int, decision: Effect, fleet: Fleet) -> None:
         now = self.clock.now()
         if self.backoff.holds(key(decision), now):
             return
@@ -217,7 +219,7 @@ class Loop:
             self.inbox.put(Came(intent.key, False, text))
 
 
-def pool_of(decision: Decision, fleet: Fleet) -> str:
+def pool_of(decision: Effect, fleet: Fleet) -> str:
     """Name the pool that carries a decision out: its cluster's, or the registers'."""
     node = getattr(decision, "node", None)
     return fleet.nodes[node].cluster if node is not None else "registers"

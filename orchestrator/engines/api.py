@@ -1,4 +1,4 @@
-"""What every engine does: put exactly one guard with its agent on a granted node, and find it again.
+"""What every engine does: put one guard with its agent on a granted node, and find it again.
 
 An engine decides nothing. Ranks are children of the agent, never workers of the engine; the same
 program runs on the node whatever engine put it there.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import os
@@ -51,10 +52,8 @@ def _read_or_make(path: Path) -> bytes:
             file.write(secrets.token_hex(32).encode())
             file.flush()
             os.fsync(file.fileno())
-        try:
+        with contextlib.suppress(FileExistsError):
             os.link(fresh, path)  # never replaces a secret that is already in use
-        except FileExistsError:
-            pass
     finally:
         fresh.unlink()
     secret = path.read_bytes().strip()

@@ -6,6 +6,7 @@ what outlives it is killed with its whole process group.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -60,8 +61,6 @@ class LocalTransport:
 
 
 def _kill_group(child: subprocess.Popen[bytes]) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):  # it ended between the limit and the signal
         os.killpg(child.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass  # it ended between the limit and the signal
     child.communicate()
