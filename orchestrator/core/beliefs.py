@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from orchestrator.core.nodes import ClusterName, JobName, NodeName
-from orchestrator.core.observations import MachineSeen, Ordered, RegisterSeen
+from orchestrator.core.observations import MachineSeen, Ordered, Power, RegisterSeen
 from orchestrator.core.verdicts import Finding
-from orchestrator.runtime.reports import AgentReport
+from orchestrator.runtime.reports import AgentReport, Note
 
 VERSION = 1  #: of the beliefs; a ledger with a newer one is refused
 
@@ -29,6 +29,17 @@ class AgentBelief:
     silence: str = ""
     gone_at: datetime | None = None  #: proven gone at; cleared by a later answer
     proof: str = ""
+    notes: tuple[Note, ...] = ()  #: newest of each kind in `assess.KEPT`, of this agent process
+    lately: tuple[datetime, ...] = ()  #: silences within `assess.LATENESS` of the newest
+
+
+@dataclass(frozen=True, slots=True)
+class Boot:
+    """One boot of a node: its id and the moments between which it was seen."""
+
+    id: str
+    first_at: datetime
+    last_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +56,23 @@ class NodeBelief:
     findings: tuple[Finding, ...] = ()  #: newest per key, of the present boot, sorted by key
     probed_at: datetime | None = None  #: last complete probe
     agents: tuple[AgentBelief, ...] = ()  #: sorted by (job, attempt)
+    cluster: ClusterName | None = None  #: whose listing named it last
+    provider: str = ""
+    stopped_at: datetime | None = None  #: last moment its provider vouched that it is off
+    boots: tuple[Boot, ...] = ()  #: the last few boots, by the moment each was seen last
+    lately: tuple[datetime, ...] = ()  #: failures within `assess.LATENESS` of the newest
+
+    @property
+    def power_off(self) -> bool:
+        """Say whether the provider vouches that nothing runs there, and nothing spoke since."""
+        if self.seen is None or self.seen_at is None or self.seen.power is not Power.STOPPED:
+            return False
+        return self.reached_at is None or self.reached_at <= self.seen_at
+
+    @property
+    def booted_at(self) -> datetime | None:
+        """Say when the present boot was seen first."""
+        return self.boots[-1].first_at if self.boots else None
 
     def agent(self, job: JobName | None, attempt: int | None) -> AgentBelief | None:
         """Return what we know of this attempt's agent here."""
@@ -57,8 +85,10 @@ class ClusterBelief:
 
     cluster: ClusterName
     listed_at: datetime | None = None
+    filled_at: datetime | None = None  #: last listing that named a machine at all
     failing_since: datetime | None = None
     error: str = ""
+    lately: tuple[datetime, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +99,9 @@ class RegisterBelief:
     seen: RegisterSeen | None = None
     silent_since: datetime | None = None
     error: str = ""
+    lately: tuple[datetime, ...] = ()
+    advanced: tuple[int, datetime] | None = None  #: newest seq that counts, and when first seen
+    formed: tuple[int, datetime] | None = None  #: newest generation's seq, and when first seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,3 +112,4 @@ class Beliefs:
     clusters: dict[ClusterName, ClusterBelief] = field(default_factory=dict)
     registers: dict[JobName, RegisterBelief] = field(default_factory=dict)
     orders: tuple[Ordered, ...] = ()  #: not yet settled, by number
+    answered: tuple[int, ...] = ()  #: numbers of the orders settled last, so that none comes twice

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from orchestrator.core.beliefs import Beliefs
-from orchestrator.core.decisions import Incident, Intent
+from orchestrator.core.decisions import Incident, Intent, Settled
 from orchestrator.core.jobs import Attempt, Job
 from orchestrator.core.nodes import ClusterName, JobName, Node, NodeName, ProviderName
 
@@ -42,3 +42,4 @@ class Fleet:
     intents: tuple[Intent, ...] = ()  #: without an outcome yet
     incidents: tuple[Incident, ...] = ()  #: open ones
     used: tuple[Used, ...] = ()  #: within the last day
+    settled: tuple[Settled, ...] = ()  #: newest outcome of each key, within the last day

@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 from orchestrator.core.nodes import ClusterName, JobName, NodeName
+from orchestrator.errors import PermanentError
 
 
 class JobState(StrEnum):
@@ -79,7 +80,10 @@ class Job:
     submitted_at: datetime
     since: datetime  #: when it entered `state`
     reason: str = ""
-    attempts: int = 0  #: how many attempts were opened
+    attempts: int = 0  #: number of the last attempt that was opened
+    fingerprint: str = ""  #: of the failure that ended the last failed attempt
+    commits: int = 0  #: how many commits counted then
+    alike: int = 0  #: attempts in a row that failed so, with nothing committed in between
 
 
 class AttemptState(StrEnum):
@@ -89,6 +93,25 @@ class AttemptState(StrEnum):
     OPEN = "open"  #: its fence counts; agents and ranks may run
     CLOSING = "closing"  #: its agents are being stopped
     CLOSED = "closed"  #: every agent of it is proven gone, or fenced off for good
+
+
+A = AttemptState
+ATTEMPT_MOVES: dict[AttemptState, frozenset[AttemptState]] = {
+    A.OPENING: frozenset({A.OPEN, A.CLOSING}),
+    A.OPEN: frozenset({A.CLOSING}),
+    A.CLOSING: frozenset({A.CLOSED}),
+    A.CLOSED: frozenset(),
+}
+del A
+
+
+class UnlawfulStepError(PermanentError):
+    """A job or an attempt was asked to go where none may go from its state."""
+
+    def __init__(self, subject: str, start: StrEnum, end: StrEnum) -> None:
+        """Name the job or attempt and the step that was refused."""
+        super().__init__(f"{subject} cannot go from {start} to {end}")
+        self.subject, self.start, self.end = subject, start, end
 
 
 class Outcome(StrEnum):

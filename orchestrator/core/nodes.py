@@ -101,6 +101,7 @@ class Node:
     job: JobName | None = None  #: the job whose attempt it is seated in (states SEATED)
     attempt: int | None = None
     cordon: Cordon | None = None
+    pardoned_at: datetime | None = None  #: a person released it: older findings are history
 
     def move(self, end: NodeState, *, at: datetime, reason: str) -> Node:
         """Return this node in its next state, or raise `UnlawfulMoveError`.

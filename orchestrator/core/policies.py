@@ -47,4 +47,7 @@ class Policy:
     pages_per_hour: int = 20
     agent_starts_max: int = 5  #: per node and attempt within `agent_starts_window`
     agent_starts_window: timedelta = timedelta(minutes=10)
+    sweep_after: timedelta = timedelta(seconds=5)  #: agent silent, node reachable: sweep it
+    repair_wait: timedelta = timedelta(minutes=10)  #: for a node to come back from a repair
+    restarts_window: timedelta = timedelta(minutes=10)  #: a gang's own repair is told that long
     intent_limit: timedelta = timedelta(seconds=60)  #: an intent without outcome is then looked at

@@ -1,0 +1,264 @@
+"""What a decision changes in the ledger's state: pure, the same for daemon, simulator and tests.
+
+The daemon applies `LedgerOnly` decisions in order with `enact`, and enters the others as intents
+with `intend`; the ledger persists whatever part of the fleet became another object. Nothing here
+decides anything: an unlawful move raises, it is never bent into a lawful one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from orchestrator.core.decisions import (
+    Accept,
+    CloseIncident,
+    Decision,
+    Effect,
+    Enlist,
+    Incident,
+    Intent,
+    IssueGrant,
+    LedgerOnly,
+    MoveAttempt,
+    MoveJob,
+    MoveNode,
+    OpenAttempt,
+    OpenIncident,
+    Repair,
+    SetCordon,
+    SettleOrder,
+    StartAgent,
+    key,
+)
+from orchestrator.core.fleet import Fleet, Used
+from orchestrator.core.jobs import (
+    ATTEMPT_MOVES,
+    JOB_MOVES,
+    Attempt,
+    AttemptState,
+    Job,
+    JobState,
+    Outcome,
+    SeatGrant,
+    UnlawfulStepError,
+)
+from orchestrator.core.nodes import (
+    SEATED,
+    CohortName,
+    JobName,
+    Node,
+    NodeState,
+    ProviderName,
+    UnlawfulMoveError,
+)
+
+ANSWERED_MAX = 500  #: numbers of settled orders that are remembered
+
+
+def enact(fleet: Fleet, decision: LedgerOnly, at: datetime) -> Fleet:
+    """Return the fleet after a decision that changes nothing but the ledger.
+
+    Raises `UnlawfulMoveError` or `UnlawfulStepError` if the subject is not where the decision
+    found it (compare and set), `KeyError` if it does not exist.
+    """
+    match decision:
+        case Enlist() | MoveNode() | SetCordon():
+            return _change_node(fleet, decision, at)
+        case Accept() | MoveJob():
+            return _change_job(fleet, decision, at)
+        case OpenAttempt() | MoveAttempt() | IssueGrant():
+            return _change_attempt(fleet, decision, at)
+        case SettleOrder():
+            return _settle_order(fleet, decision)
+        case OpenIncident():
+            incident = Incident(decision.page, decision.subject, at, decision.reason)
+            return replace(fleet, incidents=(*fleet.incidents, incident))
+        case CloseIncident():
+            named = (decision.page, decision.subject)
+            left = tuple(i for i in fleet.incidents if (i.page, i.subject) != named)
+            return replace(fleet, incidents=left)
+
+
+def intend(fleet: Fleet, decision: Effect, *, token: int, limit: timedelta) -> Fleet:
+    """Return the fleet after a decision that touches the world was written down as an intent."""
+    intent = Intent(key(decision), decision, fleet.now, fleet.now + limit, token)
+    used = uses(fleet, decision, fleet.now)
+    return replace(
+        fleet,
+        intents=(*fleet.intents, intent),
+        used=fleet.used if used is None else (*fleet.used, used),
+    )
+
+
+def uses(fleet: Fleet, decision: Decision, at: datetime) -> Used | None:
+    """Say what a decision counts against; None if against nothing.
+
+    Evictions count when enacted, starts and reboots when intended (whatever comes of them).
+    """
+    match decision:
+        case MoveNode(node=node, counts=counts) if counts:
+            return Used(counts, fleet.nodes[node].cluster, at)
+        case StartAgent(node=node, job=job, attempt=attempt):
+            return Used("agent-start", start_subject(node, job, attempt), at)
+        case Repair(node=node, step=step):
+            return Used(str(step), node, at)
+        case _:
+            return None
+
+
+def start_subject(node: str, job: str, attempt: int) -> str:
+    """Return the subject under which starts of an agent are counted."""
+    return f"{node}/{job}/{attempt}"
+
+
+def _change_node(fleet: Fleet, decision: Enlist | MoveNode | SetCordon, at: datetime) -> Fleet:
+    node = _changed(fleet, decision, at)
+    used = uses(fleet, decision, at)
+    return replace(
+        fleet,
+        nodes={**fleet.nodes, node.name: node},
+        used=fleet.used if used is None else (*fleet.used, used),
+    )
+
+
+def _changed(fleet: Fleet, decision: Enlist | MoveNode | SetCordon, at: datetime) -> Node:
+    match decision:
+        case Enlist(seen=seen):
+            known = fleet.nodes.get(seen.node)
+            if known is not None:
+                raise UnlawfulMoveError(seen.node, known.state, NodeState.BURN_IN)
+            return _enlisted(decision, at)
+        case MoveNode(node=name):
+            return _moved(fleet.nodes[name], decision, at)
+        case SetCordon(node=name, cordon=cordon):
+            return replace(fleet.nodes[name], cordon=cordon)
+
+
+def _enlisted(decision: Enlist, at: datetime) -> Node:
+    return Node(
+        name=decision.seen.node,
+        cluster=decision.cluster,
+        provider=ProviderName(decision.provider),
+        cohort=CohortName(decision.seen.cohort),
+        machine=decision.seen.machine,
+        state=NodeState.BURN_IN,
+        since=at,
+        reason=decision.reason,
+    )
+
+
+def _moved(node: Node, decision: MoveNode, at: datetime) -> Node:
+    if node.state is not decision.start:
+        raise UnlawfulMoveError(node.name, node.state, decision.end)
+    moved = node.move(decision.end, at=at, reason=decision.reason)
+    if decision.end in SEATED and decision.job is not None:
+        moved = replace(moved, job=decision.job, attempt=decision.attempt)
+    released = (NodeState.QUARANTINED, NodeState.SPARE)
+    if decision.end is NodeState.BURN_IN and decision.start in released:
+        moved = replace(moved, pardoned_at=at)
+    return moved
+
+
+def _change_job(fleet: Fleet, decision: Accept | MoveJob, at: datetime) -> Fleet:
+    old = fleet.jobs.get(decision.job)
+    if isinstance(decision, Accept):
+        if old is not None:
+            raise UnlawfulStepError(old.name, old.state, JobState.PENDING)
+        job = Job(decision.job, decision.spec, JobState.PENDING, submitted_at=at, since=at)
+    else:
+        job = fleet.jobs[decision.job]
+        if decision.end not in JOB_MOVES[job.state]:
+            raise UnlawfulStepError(job.name, job.state, decision.end)
+        job = replace(job, state=decision.end, since=at)
+    return replace(fleet, jobs={**fleet.jobs, job.name: replace(job, reason=decision.reason)})
+
+
+def _change_attempt(
+    fleet: Fleet, decision: OpenAttempt | MoveAttempt | IssueGrant, at: datetime
+) -> Fleet:
+    if isinstance(decision, OpenAttempt):
+        return _opened(fleet, decision, at)
+    old = _attempt(fleet, decision.job, decision.attempt)
+    if isinstance(decision, IssueGrant):
+        new = replace(old, grant=_grant(decision, at))
+    else:
+        new = _stepped(old, decision, at)
+        fleet = _counted(fleet, decision)
+    attempts = tuple(new if attempt is old else attempt for attempt in fleet.attempts)
+    return replace(fleet, attempts=_kept(fleet, attempts))
+
+
+def _stepped(attempt: Attempt, decision: MoveAttempt, at: datetime) -> Attempt:
+    if decision.end not in ATTEMPT_MOVES[attempt.state]:
+        subject = f"attempt {attempt.number} of {attempt.job}"
+        raise UnlawfulStepError(subject, attempt.state, decision.end)
+    outcome = decision.outcome or attempt.outcome
+    moved = replace(attempt, state=decision.end, since=at, outcome=outcome)
+    return replace(moved, reason=decision.reason)
+
+
+def _grant(decision: IssueGrant, at: datetime) -> SeatGrant:
+    return SeatGrant(
+        decision.number,
+        decision.nodes,
+        decision.standbys,
+        decision.addresses,
+        issued_at=at,
+        reason=decision.reason,
+    )
+
+
+def _opened(fleet: Fleet, decision: OpenAttempt, at: datetime) -> Fleet:
+    job = fleet.jobs[decision.job]
+    if decision.attempt <= job.attempts:
+        subject = f"attempt {decision.attempt} of {job.name}"
+        raise UnlawfulStepError(subject, AttemptState.CLOSED, AttemptState.OPENING)
+    attempt = Attempt(
+        decision.job,
+        decision.attempt,
+        decision.cluster,
+        AttemptState.OPENING,
+        since=at,
+        opened_at=at,
+        reason=decision.reason,
+    )
+    jobs = {**fleet.jobs, job.name: replace(job, attempts=decision.attempt)}
+    fleet = replace(fleet, jobs=jobs)
+    return replace(fleet, attempts=_kept(fleet, (*fleet.attempts, attempt)))
+
+
+def _kept(fleet: Fleet, attempts: tuple[Attempt, ...]) -> tuple[Attempt, ...]:
+    """Leave out what a snapshot leaves out: closed attempts that are not their job's last."""
+    last = {name: job.attempts for name, job in fleet.jobs.items()}
+    closed = AttemptState.CLOSED
+    return tuple(a for a in attempts if a.state is not closed or a.number == last.get(a.job))
+
+
+def _counted(fleet: Fleet, decision: MoveAttempt) -> Fleet:
+    """Count failures that are alike: same fingerprint, nothing committed in between."""
+    if decision.outcome is not Outcome.FAILED:
+        return fleet
+    job = fleet.jobs[decision.job]
+    same = (job.fingerprint, job.commits) == (decision.fingerprint, decision.commits)
+    job = replace(
+        job,
+        fingerprint=decision.fingerprint,
+        commits=decision.commits,
+        alike=job.alike + 1 if same and job.alike else 1,
+    )
+    return replace(fleet, jobs={**fleet.jobs, job.name: job})
+
+
+def _attempt(fleet: Fleet, job: JobName, number: int) -> Attempt:
+    for attempt in fleet.attempts:
+        if (attempt.job, attempt.number) == (job, number):
+            return attempt
+    raise KeyError(f"attempt {number} of {job}")
+
+
+def _settle_order(fleet: Fleet, decision: SettleOrder) -> Fleet:
+    beliefs = fleet.beliefs
+    left = tuple(order for order in beliefs.orders if order.number != decision.order)
+    answered = tuple(sorted({*beliefs.answered, decision.order}))[-ANSWERED_MAX:]
+    return replace(fleet, beliefs=replace(beliefs, orders=left, answered=answered))
