@@ -40,10 +40,10 @@ _BOOT = "Linux version "
 
 
 class KernelLine(NamedTuple):
-    """What the kernel said, and when if the line tells."""
+    """What the kernel said, and the stamp that stood before it."""
 
     said: str
-    at: float | None  #: epoch seconds
+    head: re.Match[str]
 
 
 def read(path: str | None, root: str = "/") -> str:
@@ -61,11 +61,11 @@ def booted_at(root: str = "/") -> float | None:
     return float(found[1]) if found else None
 
 
-def of_this_boot(lines: Iterable[str], booted: float | None) -> Iterator[KernelLine]:
+def of_this_boot(lines: Iterable[str]) -> Iterator[KernelLine]:
     """Yield what the kernel said since the last start of it that the text shows."""
     said: list[KernelLine] = []
     for line in lines:
-        one = parse(line, booted)
+        one = parse(line)
         if one is None:
             continue
         if one.said.startswith(_BOOT):
@@ -74,15 +74,20 @@ def of_this_boot(lines: Iterable[str], booted: float | None) -> Iterator[KernelL
     yield from said
 
 
-def parse(line: str, booted: float | None) -> KernelLine | None:
-    """Split one line into the kernel's words and their time; None if others wrote it."""
+def parse(line: str) -> KernelLine | None:
+    """Split one line into its stamp and the kernel's words; None if others wrote it."""
     head = _HEAD.match(line)
     if head is None or (head["priority"] and int(head["priority"]) >> 3 != 0):
         return None  # facility 0 is the kernel; anything else was written to /dev/kmsg by a program
-    return KernelLine(line[head.end() :].strip(), _time(head, booted))
+    return KernelLine(line[head.end() :].strip(), head)
 
 
-def _time(head: re.Match[str], booted: float | None) -> float | None:
+def said_at(line: KernelLine, booted: float | None) -> float | None:
+    """Return when the kernel said it, in epoch seconds; None if the line does not tell.
+
+    Syslog stamps name no year, so they tell nothing.
+    """
+    head = line.head
     if head["usec"] and booted is not None:
         return booted + int(head["usec"]) / 1e6
     if head["uptime"] and booted is not None:
