@@ -22,6 +22,18 @@ demo: setup
 test: setup
 	$(BIN)/python -m pytest
 
+# Needs root: real file systems that fill up, control groups that freeze.
+test-fleet: setup
+	$(BIN)/python -m pytest -m root --override-ini=testpaths=tests/fleet
+
+# Slow: no healthy generation is ever ended, twenty times over.
+soak: setup
+	$(BIN)/python -m pytest -m soak --override-ini=testpaths=tests/soak --timeout=3600
+
+# Measured comparisons; prints a table.
+bench: setup
+	$(BIN)/python -m bench
+
 check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .

@@ -1,0 +1,5 @@
+"""`python -m orchestrator.cli`: the command `holdfast` without its script."""
+
+from orchestrator.cli import main
+
+main()

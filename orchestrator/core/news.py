@@ -1,0 +1,80 @@
+"""What changed between two beliefs that people may ask about later: `holdfast why` tells it.
+
+Agents write notes of what they see; this is the same for what the controller sees: a node falls
+silent or comes back, loses its power, or a check says CRITICAL. Pure; the daemon writes the result
+into the ledger as events, in the same breath as the beliefs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from orchestrator.core.beliefs import AgentBelief, Beliefs, ClusterBelief, NodeBelief
+from orchestrator.core.nodes import ClusterName, NodeName
+from orchestrator.core.observations import Power
+from orchestrator.core.verdicts import Severity
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """One thing that changed."""
+
+    at: datetime  #: when it was true, as far as we can tell
+    kind: str  #: agent-silent, agent-gone, node-unreached, node-back, node-lost, finding, ...
+    subjects: tuple[str, ...]
+    text: str
+
+
+def news(before: Beliefs, after: Beliefs) -> tuple[News, ...]:
+    """Return what changed, oldest first."""
+    found: list[News] = []
+    for name, node in after.nodes.items():
+        old = before.nodes.get(name, NodeBelief(name))
+        if node is not old:
+            found += [*_of_node(old, node), *_of_agents(old, node), *_of_findings(old, node)]
+    for cluster, belief in after.clusters.items():
+        found += _of_cluster(before.clusters.get(cluster, ClusterBelief(cluster)), belief)
+    return tuple(sorted(found, key=lambda one: (one.at, one.kind, one.subjects)))
+
+
+def _of_node(old: NodeBelief, new: NodeBelief) -> Iterator[News]:
+    name: NodeName = new.node
+    if new.unreached_since is not None and old.unreached_since is None:
+        text = f"{name} cannot be reached: {new.unreached_error}"
+        yield News(new.unreached_since, "node-unreached", (name,), text)
+    if new.unreached_since is None and old.unreached_since is not None and new.reached_at:
+        yield News(new.reached_at, "node-back", (name,), f"{name} can be reached again")
+    power, was = (one.seen.power if one.seen else None for one in (new, old))
+    if power is not was and power is Power.STOPPED and new.seen_at is not None:
+        text = f"{name} has no power, says its provider: nothing runs on it"
+        yield News(new.seen_at, "node-lost", (name,), text)
+
+
+def _of_agents(old: NodeBelief, new: NodeBelief) -> Iterator[News]:
+    for agent in new.agents:
+        was = old.agent(agent.job, agent.attempt) or AgentBelief(agent.job, agent.attempt)
+        subjects = (new.node, agent.job, f"{agent.job}/{agent.attempt}")
+        if agent.silent_since is not None and was.silent_since is None:
+            text = f"the agent of {agent.job} on {new.node} is silent: {agent.silence}"
+            yield News(agent.silent_since, "agent-silent", subjects, text)
+        if agent.gone_at is not None and was.gone_at is None:
+            text = f"nothing of {agent.job} is left on {new.node}: {agent.proof}"
+            yield News(agent.gone_at, "agent-gone", subjects, text)
+
+
+def _of_findings(old: NodeBelief, new: NodeBelief) -> Iterator[News]:
+    known = {(one.key, one.severity, one.code, one.boot_id) for one in old.findings}
+    for finding in new.findings:
+        fresh = (finding.key, finding.severity, finding.code, finding.boot_id) not in known
+        if fresh and finding.severity is Severity.CRITICAL:
+            text = f"{new.node}: {finding.detector} {finding.component}: {finding.evidence}"
+            yield News(finding.observed_at, "finding", (new.node,), text)
+
+
+def _of_cluster(old: ClusterBelief, new: ClusterBelief) -> Iterator[News]:
+    name: ClusterName = new.cluster
+    if new.failing_since is not None and old.failing_since is None:
+        text = f"the provider of {name} does not answer: {new.error}"
+        yield News(new.failing_since, "provider-failed", (name,), text)
