@@ -1,0 +1,93 @@
+"""What every provider must keep; `local` now, the others join this suite when they come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from orchestrator.errors import HoldfastError, TransientError, UserError
+from providers.api import Capability, Power, Provider
+from providers.local import LocalMachines, LocalProvider, cut_power, is_running, lose
+
+Make = Callable[[Path], Provider]
+
+
+def local(folder: Path) -> LocalProvider:
+    return LocalProvider(folder / "ash", LocalMachines(("ash-001", "ash-002", "ash-003")))
+
+
+@pytest.fixture(params=[local], ids=["local"])
+def provider(request: pytest.FixtureRequest, tmp_path: Path) -> Provider:
+    make: Make = request.param
+    return make(tmp_path)
+
+
+def test_every_machine_is_listed_once_and_running_on_the_day_of_delivery(
+    provider: Provider,
+) -> None:
+    machines = provider.machines()
+    assert len({machine.node for machine in machines}) == len(machines) == 3
+    assert {machine.power for machine in machines} == {Power.RUNNING}
+
+
+def test_identity_survives_a_second_listing(provider: Provider) -> None:
+    first, second = provider.machines(), provider.machines()
+    assert first == second
+    assert len({machine.id for machine in first}) == 3
+    assert all(machine.serials for machine in first)
+
+
+def test_a_reboot_gives_a_new_boot_id_and_keeps_the_machine(provider: Provider) -> None:
+    before = {machine.node: machine for machine in provider.machines()}
+    boot_id = provider.reboot("ash-002")
+    after = {machine.node: machine for machine in provider.machines()}
+    assert boot_id == after["ash-002"].boot_id != before["ash-002"].boot_id
+    assert after["ash-002"].serials == before["ash-002"].serials
+    assert after["ash-001"] == before["ash-001"]
+
+
+def test_a_machine_that_is_not_ours_is_refused_with_its_name(provider: Provider) -> None:
+    with pytest.raises(HoldfastError, match="zebra"):
+        provider.reboot("zebra")
+
+
+def test_what_it_can_do_is_declared(provider: Provider) -> None:
+    assert Capability.REBOOT in provider.capabilities
+
+
+def test_a_local_machine_without_power_is_listed_as_stopped_until_it_is_rebooted(
+    tmp_path: Path,
+) -> None:
+    provider = local(tmp_path)
+    provider.machines()
+    home = provider.home("ash-001")
+    cut_power(home)
+    assert provider.machines()[0].power is Power.STOPPED
+    assert not is_running(home)
+    provider.reboot("ash-001")
+    assert is_running(home)
+
+
+def test_a_reboot_empties_the_kernel_log(tmp_path: Path) -> None:
+    provider = local(tmp_path)
+    provider.machines()
+    log = provider.home("ash-001") / "kernel.log"
+    log.write_text("NVRM: Xid (PCI:0000:3b:00): 79\n")
+    provider.reboot("ash-001")
+    assert log.read_text() == ""
+
+
+def test_a_lost_cluster_stays_down(tmp_path: Path) -> None:
+    provider = local(tmp_path)
+    provider.machines()
+    lose(tmp_path / "ash", ["ash-001", "ash-002", "ash-003"])
+    assert {machine.power for machine in provider.machines()} == {Power.STOPPED}
+    with pytest.raises(TransientError, match="no power"):
+        provider.reboot("ash-001")
+
+
+def test_power_cannot_be_taken_from_a_machine_that_was_never_delivered(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no machine"):
+        cut_power(tmp_path / "nowhere")
