@@ -40,6 +40,7 @@ class Boot:
     id: str
     first_at: datetime
     last_at: datetime
+    probed_at: datetime | None = None  #: last complete probe of it
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,375 @@
+"""Observations -> beliefs: a pure fold that does not care in which order the facts come.
+
+Called by the daemon in the transaction that records the observations, by the simulator and by
+tests. For each key the fact with the newest `at` wins; a repeated fact changes nothing; replaying
+everything gives the same beliefs (within `contact.LATENESS`). What follows from several facts
+together (a machine that is off runs no agent; a new boot ended every older process; findings of an
+older boot are history) is derived again after each fact, in `_settled`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from orchestrator.core.beliefs import (
+    AgentBelief,
+    Beliefs,
+    Boot,
+    ClusterBelief,
+    NodeBelief,
+    RegisterBelief,
+)
+from orchestrator.core.contact import Contact
+from orchestrator.core.nodes import ClusterName, JobName, NodeName
+from orchestrator.core.observations import (
+    AgentGone,
+    AgentSeen,
+    AgentSilent,
+    InventorySeen,
+    MachineSeen,
+    NodeReached,
+    NodeUnreached,
+    Observation,
+    Ordered,
+    Power,
+    Probed,
+    ProviderFailed,
+    RegisterSeen,
+    RegisterSilent,
+)
+from orchestrator.core.verdicts import Finding, Severity
+from orchestrator.runtime.reports import AgentReport, Note
+
+#: Kinds of notes whose newest is remembered: what incidents are made of.
+KEPT = frozenset(
+    {
+        "commit",
+        "commit-failed",
+        "failed",
+        "generation-formed",
+        "hang",
+        "rank-exited",
+        "suspected",
+        "verification-failed",
+    }
+)
+BOOTS_MAX = 4  #: boots remembered per node
+FORGET = timedelta(days=1)  #: an agent proven gone that long ago is forgotten
+POWER_PROOF = "its provider vouches that the machine is off"
+
+
+def assess(beliefs: Beliefs, observations: Iterable[Observation], now: datetime) -> Beliefs:
+    """Return the beliefs after more observations, in whatever order they are listed."""
+    fold = _Fold(beliefs)
+    for observation in sorted(observations, key=lambda one: one.at):
+        fold.take(observation)
+    return fold.done(now)
+
+
+class _Fold:
+    """The beliefs while they are being folded: copied once, then changed in place."""
+
+    def __init__(self, beliefs: Beliefs) -> None:
+        self._nodes = dict(beliefs.nodes)
+        self._clusters = dict(beliefs.clusters)
+        self._registers = dict(beliefs.registers)
+        self._orders = {order.number: order for order in beliefs.orders}
+        self._answered = beliefs.answered
+
+    def done(self, now: datetime) -> Beliefs:
+        for name, node in self._nodes.items():
+            kept = tuple(a for a in node.agents if a.gone_at is None or a.gone_at > now - FORGET)
+            if len(kept) < len(node.agents):
+                self._nodes[name] = replace(node, agents=kept)
+        orders = tuple(self._orders[number] for number in sorted(self._orders))
+        return Beliefs(self._nodes, self._clusters, self._registers, orders, self._answered)
+
+    def take(self, observation: Observation) -> None:
+        match observation:
+            case InventorySeen():
+                self._take_inventory(observation)
+            case ProviderFailed(cluster=name, at=at, error=error):
+                cluster = self._clusters.get(name, ClusterBelief(name))
+                contact = _cluster_contact(cluster).failed(at, error)
+                self._clusters[name] = _with_cluster_contact(cluster, contact)
+            case RegisterSeen(job=job) | RegisterSilent(job=job):
+                register = self._registers.get(job, RegisterBelief(job))
+                self._registers[job] = _registered(register, observation)
+            case Ordered(number=number):
+                if number not in self._answered:
+                    self._orders[number] = observation
+            case (
+                AgentSeen()
+                | AgentSilent()
+                | AgentGone()
+                | NodeReached()
+                | NodeUnreached()
+                | Probed()
+            ):
+                node = self._node(observation.node)
+                self._nodes[observation.node] = _settled(_learned(node, observation))
+
+    def _node(self, name: NodeName) -> NodeBelief:
+        return self._nodes.get(name) or NodeBelief(name)
+
+    def _take_inventory(self, listing: InventorySeen) -> None:
+        cluster = self._clusters.get(listing.cluster, ClusterBelief(listing.cluster))
+        cluster = _with_cluster_contact(cluster, _cluster_contact(cluster).answered(listing.at))
+        if listing.machines:
+            cluster = replace(cluster, filled_at=_latest(cluster.filled_at, listing.at))
+        self._clusters[listing.cluster] = cluster
+        for seen in listing.machines:
+            node = _listed(self._node(seen.node), seen, listing.at)
+            if node.seen_at == listing.at:
+                cluster_name = ClusterName(listing.cluster)
+                node = replace(node, cluster=cluster_name, provider=listing.provider)
+            self._nodes[seen.node] = _settled(node)
+
+
+# --- nodes ----------------------------------------------------------------------------------
+
+
+def _learned(
+    node: NodeBelief,
+    seen: AgentSeen | AgentSilent | AgentGone | NodeReached | NodeUnreached | Probed,
+) -> NodeBelief:
+    match seen:
+        case NodeReached(at=at, boot_id=boot_id):
+            return _with_contact(_booted(node, boot_id, at), _contact(node).answered(at))
+        case NodeUnreached(at=at, error=error):
+            return _with_contact(node, _contact(node).failed(at, error))
+        case Probed(at=at):
+            return _with_contact(_probed(node, seen), _contact(node).answered(at))
+        case AgentSeen(at=at, report=report):
+            agent = _agent(node, JobName(report.job), report.attempt)
+            node = _with_agent(node, _reported(agent, report, at))
+            return _with_contact(node, _contact(node).answered(at))
+        case AgentSilent(job=job, attempt=attempt, at=at, error=error):
+            agent = _agent(node, job, attempt)
+            return _with_agent(node, _with_silence(agent, _silence(agent).failed(at, error)))
+        case AgentGone(job=job, attempt=attempt, at=at, proof=proof):
+            return _with_agent(node, _gone(_agent(node, job, attempt), at, proof))
+
+
+def _listed(node: NodeBelief, seen: MachineSeen, at: datetime) -> NodeBelief:
+    if seen.power is Power.STOPPED:
+        node = replace(node, stopped_at=_latest(node.stopped_at, at))
+    elif seen.power is Power.RUNNING:
+        node = _booted(node, seen.boot_id, at)
+    if node.seen is None or node.seen_at is None:
+        return replace(node, seen=seen, seen_at=at)
+    newer = (at, seen.power.value, seen.boot_id)
+    if newer > (node.seen_at, node.seen.power.value, node.seen.boot_id):
+        return replace(node, seen=seen, seen_at=at)
+    return node
+
+
+def _booted(
+    node: NodeBelief, boot_id: str, at: datetime, probed_at: datetime | None = None
+) -> NodeBelief:
+    """Remember that this boot was seen; a boot with a name outranks one without."""
+    if not boot_id and probed_at is None:
+        return node
+    boots = {boot.id: boot for boot in node.boots}
+    old = boots.get(boot_id, Boot(boot_id, at, at))
+    boots[boot_id] = Boot(
+        boot_id,
+        first_at=min(old.first_at, at),
+        last_at=max(old.last_at, at),
+        probed_at=old.probed_at if probed_at is None else _latest(old.probed_at, probed_at),
+    )
+    ranked = sorted(boots.values(), key=lambda boot: (boot.id != "", boot.last_at, boot.id))
+    return replace(node, boots=tuple(ranked[-BOOTS_MAX:]))
+
+
+def _probed(node: NodeBelief, probe: Probed) -> NodeBelief:
+    node = _booted(node, probe.boot_id, probe.at, probe.at if probe.complete else None)
+    named = (replace(f, boot_id=f.boot_id or probe.boot_id) for f in probe.findings)
+    present = _present(node)
+    known = {f.key: f for f in node.findings if f.boot_id in present}
+    for finding in named:
+        if finding.boot_id in present and _weight(finding) > _weight(known.get(finding.key)):
+            known[finding.key] = finding
+    return replace(node, findings=tuple(known[key] for key in sorted(known)))
+
+
+def _present(node: NodeBelief) -> tuple[str, ...]:
+    """Return the boot ids whose findings are of the present boot: its own, or none named."""
+    return ("", node.boots[-1].id) if node.boots else ("",)
+
+
+def _weight(finding: Finding | None) -> tuple[bool, float, int, str]:
+    """Order findings of one key: the newest counts, and one that could not look never does."""
+    if finding is None:
+        return (False, float("-inf"), 0, "")
+    looked = finding.severity is not Severity.UNKNOWN
+    return (looked, finding.observed_at.timestamp(), int(finding.severity), finding.evidence)
+
+
+def _settled(node: NodeBelief) -> NodeBelief:
+    """Draw what follows from all facts of a node together."""
+    boot = node.boots[-1] if node.boots else None
+    present = _present(node)
+    return replace(
+        node,
+        boot_id=boot.id if boot else "",
+        probed_at=boot.probed_at if boot else None,
+        findings=tuple(f for f in node.findings if f.boot_id in present),
+        agents=tuple(_ended(agent, node, boot) for agent in node.agents),
+    )
+
+
+def _ended(agent: AgentBelief, node: NodeBelief, boot: Boot | None) -> AgentBelief:
+    """Take a machine that is off, or that booted again, as the proof that it is."""
+    if node.stopped_at is not None:
+        agent = _gone(agent, node.stopped_at, POWER_PROOF)
+    report, answered_at = agent.report, agent.answered_at
+    if boot is None or report is None or answered_at is None or not (boot.id and report.boot_id):
+        return agent
+    if report.boot_id != boot.id and boot.first_at > answered_at:
+        return _gone(agent, boot.first_at, f"the node booted again ({boot.id})")
+    return agent
+
+
+# --- agents ---------------------------------------------------------------------------------
+
+
+def _agent(node: NodeBelief, job: JobName, attempt: int) -> AgentBelief:
+    return node.agent(job, attempt) or AgentBelief(job, attempt)
+
+
+def _with_agent(node: NodeBelief, agent: AgentBelief) -> NodeBelief:
+    key = (agent.job, agent.attempt)
+    others = [one for one in node.agents if (one.job, one.attempt) != key]
+    agents = sorted([*others, agent], key=lambda one: (one.job, one.attempt))
+    return replace(node, agents=tuple(agents))
+
+
+def _reported(agent: AgentBelief, report: AgentReport, at: datetime) -> AgentBelief:
+    if agent.report is None or agent.answered_at is None:
+        newer, same = True, False
+    else:
+        newer = (at, report.at, report.agent) > (
+            agent.answered_at,
+            agent.report.at,
+            agent.report.agent,
+        )
+        same = report.agent == agent.report.agent
+    if newer or same:
+        agent = replace(agent, notes=_notes(agent.notes if same else (), report.notes))
+    if newer:
+        agent = replace(agent, report=replace(report, notes=()))
+    agent = _with_silence(agent, _silence(agent).answered(at))
+    if agent.gone_at is not None and agent.gone_at < at:
+        agent = replace(agent, gone_at=None, proof="")
+    return agent
+
+
+def _notes(known: tuple[Note, ...], more: Iterable[Note]) -> tuple[Note, ...]:
+    newest = {note.kind: note for note in known}
+    for note in more:
+        if note.kind in KEPT and (
+            note.kind not in newest or note.number > newest[note.kind].number
+        ):
+            newest[note.kind] = note
+    return tuple(newest[kind] for kind in sorted(newest))
+
+
+def _gone(agent: AgentBelief, at: datetime, proof: str) -> AgentBelief:
+    """Believe a proof that is not older than the last answer; the newest proof stands."""
+    if agent.answered_at is not None and at < agent.answered_at:
+        return agent
+    if agent.gone_at is not None and (at, proof) <= (agent.gone_at, agent.proof):
+        return agent
+    return replace(agent, gone_at=at, proof=proof)
+
+
+# --- registers ------------------------------------------------------------------------------
+
+
+def _registered(register: RegisterBelief, told: RegisterSeen | RegisterSilent) -> RegisterBelief:
+    ok_at = register.seen.at if register.seen else None
+    contact = Contact(ok_at, register.silent_since, register.error, register.lately)
+    if isinstance(told, RegisterSilent):
+        contact = contact.failed(told.at, told.error)
+    else:
+        contact = contact.answered(told.at)
+        register = _read(register, told)
+    return replace(register, silent_since=contact.since, error=contact.error, lately=contact.lately)
+
+
+def _read(register: RegisterBelief, seen: RegisterSeen) -> RegisterBelief:
+    formed = seen.generations[-1].seq if seen.generations else 0
+    fence = seen.fence.seq if seen.fence else 0
+    commit = seen.commit.seq if seen.commit else 0
+    register = replace(
+        register,
+        formed=_first_seen(register.formed, formed, seen.at),
+        advanced=_first_seen(register.advanced, max(fence, formed, commit), seen.at),
+    )
+    known = register.seen
+    if known is None or (seen.at, seen.commits, seen.void) > (known.at, known.commits, known.void):
+        return replace(register, seen=seen)
+    return register
+
+
+def _first_seen(
+    known: tuple[int, datetime] | None, seq: int, at: datetime
+) -> tuple[int, datetime] | None:
+    """Return the highest seq and the moment at which it was seen first."""
+    if seq == 0 or (known is not None and known[0] > seq):
+        return known
+    if known is None or known[0] < seq:
+        return (seq, at)
+    return (seq, min(at, known[1]))
+
+
+# --- contacts -------------------------------------------------------------------------------
+
+
+def _contact(node: NodeBelief) -> Contact:
+    return Contact(node.reached_at, node.unreached_since, node.unreached_error, node.lately)
+
+
+def _with_contact(node: NodeBelief, contact: Contact) -> NodeBelief:
+    return replace(
+        node,
+        reached_at=contact.ok_at,
+        unreached_since=contact.since,
+        unreached_error=contact.error,
+        lately=contact.lately,
+    )
+
+
+def _silence(agent: AgentBelief) -> Contact:
+    return Contact(agent.answered_at, agent.silent_since, agent.silence, agent.lately)
+
+
+def _with_silence(agent: AgentBelief, contact: Contact) -> AgentBelief:
+    return replace(
+        agent,
+        answered_at=contact.ok_at,
+        silent_since=contact.since,
+        silence=contact.error,
+        lately=contact.lately,
+    )
+
+
+def _cluster_contact(cluster: ClusterBelief) -> Contact:
+    return Contact(cluster.listed_at, cluster.failing_since, cluster.error, cluster.lately)
+
+
+def _with_cluster_contact(cluster: ClusterBelief, contact: Contact) -> ClusterBelief:
+    return replace(
+        cluster,
+        listed_at=contact.ok_at,
+        failing_since=contact.since,
+        error=contact.error,
+        lately=contact.lately,
+    )
+
+
+def _latest(one: datetime | None, other: datetime) -> datetime:
+    return other if one is None else max(one, other)
