@@ -128,9 +128,8 @@ def _start(check: Check, settings: Settings) -> tuple[int, int]:
         _say(writer, _probe(check, settings))
         code = 0
     finally:
-        if code:  # an error nobody foresaw: its traceback goes through the pipe (see _read)
-            sys.excepthook(*sys.exc_info())
-            sys.stderr.flush()
+        if error := sys.exception():  # nobody foresaw it: it goes through the pipe (see _read)
+            os.write(2, f"{type(error).__name__}: {error}".encode())
         os._exit(code)
 
 

@@ -117,7 +117,8 @@ def _by_word(text: str, severity: Severity) -> Severity:
 
 
 def _recovery(text: str) -> tuple[Severity, str]:
-    word = text.lower()
+    """Read the wish at the end of "recovery action changed from 0x1 (...) to 0x0 (None)"."""
+    word = text.lower().rpartition(" to ")[2]
     if "reboot" in word:
         return Severity.WARNING, "reboot"
     if "reset" in word or "drain" in word:

@@ -1,0 +1,116 @@
+"""`python -m healthchecks` as its callers see it: streams, exit codes, and what it costs."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import healthchecks
+
+HERE = Path(healthchecks.__file__).parent
+XID_79 = "[12.5] NVRM: Xid (PCI:0000:9b:00): 79, pid=1, GPU has fallen off the bus.\n"
+CPU_NODE = ("--expect-gpus", "0", "--fast")
+
+
+def run(*argv: str, python: tuple[str, ...] = ("-m", "healthchecks")) -> Any:
+    return subprocess.run(
+        [sys.executable, *python, *argv], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def lines(done: Any) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    path = tmp_path / "kernel.log"
+    path.write_text("")
+    return path
+
+
+def test_a_healthy_node_is_0_and_the_stream_ends_with_its_coverage(log: Path) -> None:
+    done = run("-o", "json", *CPU_NODE, "--kernel-log", str(log), "--boot-id", "boot-7")
+    *findings, last = lines(done)
+    assert done.returncode == 0
+    assert {one["severity"] for one in findings} == {"OK"}
+    assert {one["boot_id"] for one in findings} == {"boot-7"}
+    assert last["coverage"]["expected"] == ["nvml", "xid", "disk", "clock"]
+    assert last["coverage"]["passed"] == ["nvml", "xid", "disk", "clock"]
+    assert last["coverage"]["complete"]
+
+
+def test_an_xid_79_is_critical_and_exits_2(log: Path) -> None:
+    log.write_text(XID_79)
+    done = run("-o", "json", "--only", "xid", "--kernel-log", str(log))
+    finding, last = lines(done)
+    assert done.returncode == 2
+    assert (finding["severity"], finding["code"], finding["class"]) == (
+        "CRITICAL",
+        "79",
+        "hardware",
+    )
+    assert last["coverage"]["failed"] == ["xid"]
+
+
+def test_text_marks_what_is_fine_and_what_is_not(log: Path) -> None:
+    log.write_text(XID_79)
+    done = run(*CPU_NODE, "--kernel-log", str(log))
+    assert done.stdout.count("✔") == 3
+    assert "✘ xid pci-0000:9b:00: Xid 79 (GPU has fallen off the bus)" in done.stdout
+    assert done.stdout.endswith("4 checks: 3 passed, 1 failed, 0 skipped\n")
+
+
+def test_a_log_that_is_not_there_is_unknown_and_exits_3(tmp_path: Path) -> None:
+    done = run("-o", "json", "--only", "xid", "--kernel-log", str(tmp_path / "none"))
+    finding, last = lines(done)
+    assert done.returncode == 3
+    assert finding["severity"] == "UNKNOWN"
+    assert "No such file" in last["coverage"]["skipped"]["xid"]
+
+
+@pytest.mark.parametrize("wrong", [("--only", "nope"), ("--level", "heroic"), ("--what",)])
+def test_wrong_usage_exits_3_not_2_which_would_mean_a_critical_node(wrong: tuple[str, ...]) -> None:
+    done = run(*wrong)
+    assert done.returncode == 3
+    assert done.stdout == ""
+    assert "healthchecks" in done.stderr
+
+
+def test_a_machine_without_gpus_does_not_claim_to_have_seen_them(tmp_path: Path) -> None:
+    done = run("-o", "json", "--only", "nvml", "--root", str(tmp_path))
+    if done.returncode == 0:
+        pytest.skip("this machine has GPUs")
+    assert done.returncode == 3
+    assert lines(done)[0]["severity"] == "UNKNOWN"
+
+
+def test_it_runs_as_a_file_without_being_installed(log: Path, tmp_path: Path) -> None:
+    file = str(HERE / "__main__.py")
+    argv = [sys.executable, "-S", "-E", file, *CPU_NODE, "--kernel-log", str(log)]
+    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_passive_run_is_small_and_quick(log: Path) -> None:
+    argv = [sys.executable, "-m", "healthchecks", *CPU_NODE, "--kernel-log", str(log)]
+    child = subprocess.Popen(argv, stdout=subprocess.DEVNULL)
+    _, status, used = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    assert child.returncode == 0
+    assert used.ru_utime + used.ru_stime < 3
+    assert used.ru_maxrss < 60 * 1024 + resource.getpagesize()
+
+
+def test_nothing_of_ours_is_imported() -> None:
+    code = "import sys, healthchecks.__main__ as m; m.main(['--fast']); print(*sys.modules)"
+    done = run(python=("-c", code))
+    loaded = {name.split(".")[0] for name in done.stdout.splitlines()[-1].split()}
+    assert not loaded & {"orchestrator", "providers", "model", "click", "pydantic", "yaml"}
