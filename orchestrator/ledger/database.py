@@ -1,0 +1,102 @@
+"""A database as the ledger uses it: connections, transactions, and errors in our own words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.exc import (
+    ArgumentError,
+    InterfaceError,
+    NoSuchModuleError,
+    OperationalError,
+    SQLAlchemyError,
+)
+
+from orchestrator.errors import PermanentError, TransientError, UserError
+
+BUSY_MS = 10_000  #: how long a write waits for another process's
+CONNECT_S = 10
+
+
+class Database:
+    """An engine with two ways in: `read`, one consistent moment; `write`, one transaction."""
+
+    def __init__(self, url: str) -> None:
+        """Prepare connections; none is opened yet. Raises `UserError` for a URL that is none."""
+        self._engine = _engine(url)
+
+    @contextmanager
+    def read(self) -> Iterator[sa.Connection]:
+        """Read at one moment."""
+        with _translated(), self._engine.connect() as plain:
+            if plain.dialect.name == "postgresql":
+                plain = plain.execution_options(isolation_level="REPEATABLE READ")
+            with plain.begin():
+                yield plain
+
+    @contextmanager
+    def write(self) -> Iterator[sa.Connection]:
+        """Write everything or nothing."""
+        with _translated(), self._engine.connect() as plain:
+            db = plain.execution_options(holdfast_begin="BEGIN IMMEDIATE")
+            with db.begin():
+                yield db
+
+    def close(self) -> None:
+        """Let go of every connection."""
+        self._engine.dispose()
+
+
+def _engine(url: str) -> sa.Engine:
+    try:
+        parsed = sa.make_url(url)
+        if parsed.get_backend_name() == "sqlite":
+            engine = sa.create_engine(
+                parsed, connect_args={"check_same_thread": False, "timeout": BUSY_MS / 1000}
+            )
+            event.listen(engine, "connect", _sqlite_connected)
+            event.listen(engine, "begin", _sqlite_begins)
+            return engine
+        if parsed.get_backend_name() == "postgresql":
+            options = {"connect_timeout": CONNECT_S, "options": "-c timezone=UTC"}
+            return sa.create_engine(parsed, connect_args=options, pool_pre_ping=True)
+    except (ArgumentError, NoSuchModuleError) as error:
+        raise UserError(f"not the URL of a ledger: {error}") from error
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"this ledger needs {error.name}: pip install 'holdfast[postgres]'"
+        ) from error
+    backend = parsed.get_backend_name()
+    raise UserError(f"a ledger is kept in sqlite or postgresql, not in {backend}")
+
+
+def _sqlite_connected(connection: Any, _: Any) -> None:
+    connection.isolation_level = None  # we begin transactions ourselves, see _sqlite_begins
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+        f"busy_timeout={BUSY_MS}",
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _sqlite_begins(connection: sa.Connection) -> None:
+    # BEGIN IMMEDIATE takes the write lock at once: a transaction that reads first and writes
+    # later could find that somebody else wrote in between, and would fail instead of waiting.
+    begin = connection.get_execution_options().get("holdfast_begin", "BEGIN")
+    connection.exec_driver_sql(begin)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except (OperationalError, InterfaceError) as error:
+        raise TransientError(f"the ledger's database does not serve now: {error.orig}") from error
+    except SQLAlchemyError as error:
+        raise PermanentError(f"the ledger's database refused: {error}") from error
