@@ -101,6 +101,14 @@ def decode(body: Any) -> AgentSpec:
     return spec
 
 
+def check_run(run: str) -> str:
+    """Return `run` if it is JOB.ATTEMPT; raises `BadSpecError` otherwise. It names a folder."""
+    job, _, attempt = run.rpartition(".")
+    if not _NAME.fullmatch(job) or not attempt.isdecimal():
+        raise BadSpecError(f"{run!r} is not JOB.ATTEMPT")
+    return run
+
+
 def _argv(name: str, value: Any) -> tuple[str, ...]:
     if not isinstance(value, (list, tuple)) or not all(isinstance(one, str) for one in value):
         raise BadSpecError(f"spec: {name} must be a list of strings")
@@ -137,18 +145,16 @@ def _object_to_progress(progress: Mapping[str, str]) -> str | None:
 
 
 def _object_to_numbers(spec: AgentSpec) -> str | None:
-    for name in ("attempt", "ranks_per_node"):
+    for name, least in (("attempt", 1), ("ranks_per_node", 1), ("token", 0)):
         value = getattr(spec, name)
-        if not isinstance(value, int) or value < 1:
-            return f"{name} must be 1 or more, not {value!r}"
-    if not isinstance(spec.token, int) or spec.token < 0:
-        return f"token must be 0 or more, not {spec.token!r}"
+        if not isinstance(value, int) or value < least:
+            return f"{name} must be {least} or more, not {value!r}"
     seconds: dict[str, object] = {
         name: getattr(spec, name)
         for name in ("stop_grace", "hang_floor", "stop_after", "health_every", "health_limit")
     }
     seconds.update(spec.limits)
-    for name, value in seconds.items():
-        if not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
-            return f"{name} must be a number of seconds, not {value!r}"
+    for name, number in seconds.items():
+        if not isinstance(number, (int, float)) or not 0 <= number < float("inf"):
+            return f"{name} must be a number of seconds, not {number!r}"
     return None
