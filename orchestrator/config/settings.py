@@ -175,6 +175,11 @@ class Settings(Strict):
         return self.ledger or f"sqlite:///{self.state / 'ledger.db'}"
 
     @property
+    def ledger_shown(self) -> str:
+        """Return the ledger's URL as it may be shown: a reference stays a reference."""
+        return str(self.ledger) if isinstance(self.ledger, SecretRef) else self.ledger_url
+
+    @property
     def secret_file(self) -> Path:
         """Return the file of the controller's own secret, from which agents' keys are made."""
         return self.state / "secret"
