@@ -21,12 +21,11 @@ from orchestrator.daemon.eyes import Eyes
 from orchestrator.daemon.loop import Loop, Message, Saw
 from orchestrator.daemon.pools import Pools
 from orchestrator.daemon.service import Lease, Service
-from orchestrator.daemon.tell import Teller
+from orchestrator.daemon.tell import build_teller
 from orchestrator.engines.local import LocalEngine
 from orchestrator.engines.site import Keys, Site
 from orchestrator.errors import PermanentError
 from orchestrator.ledger import open_ledger
-from orchestrator.ledger.api import Ledger
 from orchestrator.runtime.place import write_atomically
 from orchestrator.runtime.register import Register
 from orchestrator.runtime.store import open_store
@@ -54,7 +53,7 @@ def build_service(settings: Settings) -> Service:
         clusters=core_clusters(settings, sites),
         clock=clock,
         inbox=inbox,
-        tell=_teller(settings, ledger, pools),
+        tell=build_teller(settings, ledger, pools),
     )
 
     def ring(bell: Bell) -> None:
@@ -129,10 +128,6 @@ def _registers() -> Callable[[JobName, Fleet], Register]:
         return known[url]
 
     return register
-
-
-def _teller(settings: Settings, ledger: Ledger, pools: Pools) -> Teller:
-    return Teller(settings, ledger, pools)
 
 
 def holder() -> str:

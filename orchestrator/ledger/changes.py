@@ -1,6 +1,6 @@
-"""Which documents of the ledger a decision or an observation changed: found by comparing fleets.
+"""Which documents of the ledger a decision or an observation changed: two fleets compared.
 
-The core returns a new fleet that shares every unchanged part; whatever is another object is written.
+The core returns a new fleet that shares every unchanged part; what is another object is written.
 """
 
 from __future__ import annotations

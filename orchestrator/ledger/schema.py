@@ -1,5 +1,6 @@
-"""Versions of the ledger's schema: a fresh one is made, an older one upgraded on demand, a newer
-one refused untouched.
+"""Versions of the ledger's schema.
+
+A fresh one is made, an older one upgraded on demand, a newer one refused untouched.
 """
 
 from __future__ import annotations

@@ -252,7 +252,7 @@ class SqlLedger:
     def attempts(self, job: str | None = None) -> tuple[Attempt, ...]:
         """Return every attempt, of one job or of all."""
         with self.database.read() as db:
-            found: list[Attempt] = [one for one in _things(db, "Attempt").values()]
+            found: list[Attempt] = list(_things(db, "Attempt").values())
         wanted = [one for one in found if job is None or one.job == job]
         return tuple(sorted(wanted, key=lambda one: (one.job, one.number)))
 
