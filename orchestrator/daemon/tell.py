@@ -1,0 +1,118 @@
+"""Incidents of the ledger -> alerts: each opening and each end is told once, by the desk.
+
+The loop calls it after each tick. Telling may be slow (Slack) and happens in a pool of its own;
+what the sinks must remember goes back into the ledger in the loop's thread, the only one that writes.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections import deque
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from orchestrator.alerts.api import Alert, Kind, Sink, alert
+from orchestrator.alerts.desk import Desk
+from orchestrator.alerts.log import Log
+from orchestrator.alerts.slack import Slack
+from orchestrator.config.settings import Settings
+from orchestrator.core.decisions import Incident
+from orchestrator.daemon.pools import Pools
+from orchestrator.errors import HoldfastError, TransientError
+from orchestrator.ledger.api import Ledger
+
+LOGGER = logging.getLogger("holdfast")
+RETRY = timedelta(seconds=5)  #: when a sink does not say when to come back
+TRIES_MAX = 50  #: of one alert; then it is given up, and said
+
+
+class Memory(dict[int, dict[str, Any]]):
+    """What the desk remembers; knows which incidents changed since it was asked last."""
+
+    def __init__(self, known: dict[int, dict[str, Any]]) -> None:
+        """Begin with what the ledger keeps."""
+        super().__init__(known)
+        self._changed: set[int] = set()
+
+    def __setitem__(self, number: int, state: dict[str, Any]) -> None:
+        """Remember, and note that it must be kept."""
+        super().__setitem__(number, state)
+        self._changed.add(number)
+
+    def take_changed(self) -> dict[int, dict[str, Any]]:
+        """Return what changed since the last call."""
+        numbers, self._changed = self._changed, set()
+        return {number: self[number] for number in sorted(numbers)}
+
+
+@dataclass(slots=True)
+class Waiting:
+    """An alert on its way."""
+
+    alert: Alert
+    tries: int = 0
+    not_before: datetime | None = None
+
+
+@dataclass(slots=True)
+class Teller:
+    """Tells what is new among the incidents."""
+
+    ledger: Ledger
+    pools: Pools
+    desk: Desk
+    memory: Memory
+    _open: dict[int, Incident] = field(default_factory=dict)
+    _queue: deque[Waiting] = field(default_factory=deque)
+
+    def __call__(self, token: int, now: datetime) -> None:
+        """Find what is new, hand it to the pool, and keep what the sinks remembered."""
+        for number, state in self.memory.take_changed().items():
+            self.ledger.remember_alert(token, number, state)
+        open_now = {one.number: one for one in self.ledger.incidents(open_only=True)}
+        for number, incident in open_now.items():
+            if number not in self._open:
+                self._queue.append(Waiting(alert(incident, Kind.OPENED, at=incident.opened_at)))
+        for number, incident in self._open.items():
+            if number not in open_now:
+                self._queue.append(Waiting(alert(incident, Kind.CLOSED, at=now, text="It is over.")))
+        self._open = open_now
+        if self._queue:
+            self.pools.submit("alerts", "alerts", lambda: self._tell(now))
+
+    def _tell(self, now: datetime) -> None:
+        for _ in range(len(self._queue)):
+            waiting = self._queue.popleft()
+            if waiting.not_before is not None and waiting.not_before > now:
+                self._queue.append(waiting)
+                continue
+            try:
+                self.desk.tell(waiting.alert)
+            except TransientError as error:
+                self._later(waiting, error, now)
+            except HoldfastError as error:
+                LOGGER.error("an alert cannot be told: %s", error)
+
+    def _later(self, waiting: Waiting, error: TransientError, now: datetime) -> None:
+        waiting.tries += 1
+        if waiting.tries >= TRIES_MAX:
+            LOGGER.error("an alert is given up after %d tries: %s", waiting.tries, error)
+            return
+        pause = RETRY if error.retry_after is None else timedelta(seconds=error.retry_after)
+        waiting.not_before = now + pause
+        self._queue.append(waiting)
+
+
+def build_teller(settings: Settings, ledger: Ledger, pools: Pools) -> Teller:
+    """Return a teller with the sinks that the configuration names; the log is always one."""
+    memory = Memory(ledger.alert_states())
+    sinks: list[Sink] = [Log(sys.stderr)]
+    slack = settings.alerts.slack
+    if slack is not None:
+        sinks.append(
+            Slack(slack.token.reveal, slack.channel, memory=memory, base_url=slack.base_url)
+        )
+    desk = Desk(sinks, memory, pages_per_hour=settings.core_policy.pages_per_hour)
+    return Teller(ledger, pools, desk, memory)
