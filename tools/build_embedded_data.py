@@ -8,7 +8,7 @@ unicode-data into a temporary directory, unpacks them with `dpkg -x`, and writes
     sprites.png       every fully-qualified emoji without skin tone, 32x32 each, one PNG-8 sheet
     captions.tsv.xz   one line per column: code points, group, subgroup, then a line per language
     LICENSE-*         the licences of what is inside
-    sha256.txt        SHA-256 of every file of the directory but itself, as sha256sum writes it
+    sha256.txt        SHA-256 of the files above and of the BPE, as sha256sum writes it
 
 The byte-level BPE ranks (`bpe-4096.tiktoken`) are made from the captions by
 `tools/train_tokenizer.py`, which then refreshes `sha256.txt`. Debian bookworm was used for the
@@ -174,7 +174,8 @@ def copy_licences(root: Path, out: Path) -> None:
 
 def write_sums(out: Path) -> None:
     """Write sha256.txt over the other files."""
-    files = sorted(path for path in out.iterdir() if path.name != "sha256.txt")
+    skipped = {"sha256.txt", "__init__.py"}
+    files = sorted(p for p in out.iterdir() if p.is_file() and p.name not in skipped)
     sums = (f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in files)
     (out / "sha256.txt").write_text("".join(sums))
 

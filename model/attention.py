@@ -1,0 +1,80 @@
+"""Grouped-query attention with QK-norm, and the rotary positions of self-attention.
+
+Keys and queries are RMS-normed per head before they meet: it keeps logits bounded at the high
+learning rates that small models like. Several query heads share one key-value head, which is what
+makes a decoder's cache small.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from model.config import ModelConfig
+
+
+@dataclass(frozen=True)
+class Rotary:
+    """The rotation of every position, computed once per forward pass and shared by all layers."""
+
+    cos: Tensor  #: (positions, head_dim / 2)
+    sin: Tensor
+
+    @classmethod
+    def of(cls, positions: Tensor, head_dim: int, theta: float) -> Rotary:
+        """Return the rotations of `positions` (1-D); `theta` is RoPE's base."""
+        steps = torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float32)
+        angles = positions[:, None].float() * theta ** (-steps / head_dim)
+        return cls(angles.cos(), angles.sin())
+
+    def turn(self, heads: Tensor) -> Tensor:
+        """Rotate (batch, heads, positions, head_dim)."""
+        cos, sin = self.cos.to(heads.dtype), self.sin.to(heads.dtype)
+        left, right = heads.chunk(2, -1)
+        return torch.cat([left * cos - right * sin, right * cos + left * sin], -1)
+
+
+class Attention(nn.Module):
+    """Attention of `queries` over `source`: self-attention if both are the same tensor."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        d, head_dim = config.d_model, config.head_dim
+        self.head_dim = head_dim
+        self.query = nn.Linear(d, config.heads * head_dim, bias=False)
+        self.key = nn.Linear(d, config.kv_heads * head_dim, bias=False)
+        self.value = nn.Linear(d, config.kv_heads * head_dim, bias=False)
+        self.out = nn.Linear(config.heads * head_dim, d, bias=False)
+        self.query_norm = nn.RMSNorm(head_dim, config.norm_epsilon)
+        self.key_norm = nn.RMSNorm(head_dim, config.norm_epsilon)
+
+    def forward(
+        self,
+        queries: Tensor,
+        source: Tensor,
+        *,
+        rotary: Rotary | None = None,
+        mask: Tensor | None = None,
+        causal: bool = False,
+    ) -> Tensor:
+        """Return (batch, length of queries, d_model).
+
+        `mask` is boolean, broadcastable to (batch, heads, queries, source), True where a query may
+        look. Cross-attention passes no `rotary`: two sequences have no common order.
+        """
+        query = self.query_norm(self._heads(self.query(queries)))
+        key = self.key_norm(self._heads(self.key(source)))
+        value = self._heads(self.value(source))
+        if rotary is not None:
+            query, key = rotary.turn(query), rotary.turn(key)
+        mixed = functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, is_causal=causal, enable_gqa=True
+        )
+        joined: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
+        return joined
+
+    def _heads(self, projected: Tensor) -> Tensor:
+        return projected.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)

@@ -1,0 +1,174 @@
+"""How big a model is: its dimensions, the presets, and a closed form for its parameters.
+
+The 2024 Reka report gives sizes (7B, 21B) but no dimensions; those of the big presets are our own
+choice, made so that 8 divides heads, key-value heads, feed-forward width and vocabulary. `core` is
+a placeholder: the report gives no size for it. `demo` is for tests and for `holdfast demo`, where a step must be quick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+#: The modalities; an index here is what `Prompt.kinds` holds and a row of the kind embedding.
+KINDS = ("text", "image", "video", "audio")
+TEXT, IMAGE, VIDEO, AUDIO = range(len(KINDS))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The dimensions of an encoder-decoder; everything else follows from them."""
+
+    d_model: int
+    encoder_layers: int
+    decoder_layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    d_ff: int
+    vocabulary: int
+    tied: bool  #: the output head is the transposed embedding
+    patch: int  #: side of an image or video patch, pixels
+    mels: int  #: log-mel bins of an audio frame
+    audio_stride: int = 4  #: audio frames (of 10 ms) behind one encoder position
+    encoder_theta: float = 10_000.0  #: RoPE base; apart, for long prompts need a bigger one
+    decoder_theta: float = 10_000.0
+    norm_epsilon: float = 1e-6
+
+    def __post_init__(self) -> None:
+        """Refuse dimensions that do not divide; raises ValueError."""
+        if self.heads % self.kv_heads:
+            raise ValueError(f"{self.heads} heads cannot share {self.kv_heads} key-value heads")
+        if self.head_dim % 2 or self.d_model % 8:
+            raise ValueError("positions need an even head_dim and a d_model divisible by 8")
+
+    @property
+    def patch_features(self) -> int:
+        """Numbers in one RGB patch."""
+        return 3 * self.patch**2
+
+    @property
+    def audio_features(self) -> int:
+        """Numbers in the audio frames behind one encoder position."""
+        return self.mels * self.audio_stride
+
+
+PRESETS: Mapping[str, ModelConfig] = MappingProxyType(
+    {
+        "demo": ModelConfig(
+            d_model=128,
+            encoder_layers=2,
+            decoder_layers=2,
+            heads=4,
+            kv_heads=2,
+            head_dim=32,
+            d_ff=352,
+            vocabulary=4_096,
+            tied=True,
+            patch=8,
+            mels=40,
+        ),
+        "tiny": ModelConfig(
+            d_model=256,
+            encoder_layers=4,
+            decoder_layers=4,
+            heads=4,
+            kv_heads=2,
+            head_dim=64,
+            d_ff=704,
+            vocabulary=4_096,
+            tied=True,
+            patch=8,
+            mels=40,
+        ),
+        "small": ModelConfig(
+            d_model=768,
+            encoder_layers=9,
+            decoder_layers=9,
+            heads=12,
+            kv_heads=4,
+            head_dim=64,
+            d_ff=2_048,
+            vocabulary=32_768,
+            tied=True,
+            patch=16,
+            mels=80,
+        ),
+        "edge-7b": ModelConfig(
+            d_model=4_096,
+            encoder_layers=16,
+            decoder_layers=16,
+            heads=32,
+            kv_heads=8,
+            head_dim=128,
+            d_ff=10_752,
+            vocabulary=100_352,
+            tied=False,
+            patch=16,
+            mels=128,
+            encoder_theta=500_000.0,
+            decoder_theta=500_000.0,
+        ),
+        "flash-21b": ModelConfig(
+            d_model=6_144,
+            encoder_layers=24,
+            decoder_layers=24,
+            heads=48,
+            kv_heads=8,
+            head_dim=128,
+            d_ff=15_360,
+            vocabulary=100_352,
+            tied=False,
+            patch=16,
+            mels=128,
+            encoder_theta=500_000.0,
+            decoder_theta=500_000.0,
+        ),
+        "core": ModelConfig(
+            d_model=8_192,
+            encoder_layers=40,
+            decoder_layers=40,
+            heads=64,
+            kv_heads=8,
+            head_dim=128,
+            d_ff=22_528,
+            vocabulary=100_352,
+            tied=False,
+            patch=16,
+            mels=128,
+            encoder_theta=500_000.0,
+            decoder_theta=500_000.0,
+        ),
+    }
+)
+
+
+@dataclass(frozen=True)
+class ParameterCount:
+    """Parameters by part of the model."""
+
+    encoder: int
+    decoder: int
+    stems: int  #: image and video patches, audio frames, the kind embedding
+    embeddings: int  #: tokens in, and tokens out unless tied
+
+    @property
+    def total(self) -> int:
+        """All parameters, a tied matrix counted once."""
+        return self.encoder + self.decoder + self.stems + self.embeddings
+
+
+def count_parameters(config: ModelConfig) -> ParameterCount:
+    """Return the closed form; a test holds it equal to the built model of every preset."""
+    d = config.d_model
+    queries, keys = config.heads * config.head_dim, config.kv_heads * config.head_dim
+    attention = 2 * d * queries + 2 * d * keys + 2 * config.head_dim  # the last: QK-norm
+    feed_forward = 3 * d * config.d_ff
+    stems = config.patch_features + config.audio_features + len(KINDS)
+    return ParameterCount(
+        encoder=config.encoder_layers * (attention + feed_forward + 2 * d) + d,
+        decoder=config.decoder_layers * (2 * attention + feed_forward + 3 * d) + d,
+        stems=stems * d,
+        embeddings=config.vocabulary * d * (1 if config.tied else 2),
+    )

@@ -1,0 +1,59 @@
+"""Gradients of a gang in one buffer of fixed layout, summed by one all-reduce.
+
+Not DistributedDataParallel: its buckets depend on the order in which gradients arrive. Here every
+gradient has its place, the sums run over the same numbers in the same order in every run, so a gang
+that restarts from a checkpoint repeats the weights to the bit. What the loss needs travels in the
+last places of the same buffer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+_TAIL = 3  # loss, predicted tokens, positions
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What a step amounted to, over all ranks."""
+
+    loss: float  #: mean cross-entropy per predicted token, nats
+    predicted: int  #: tokens the loss was taken over
+    positions: int  #: positions computed, encoder and decoder together, without padding
+
+
+class GradientBuffer:
+    """Holds every parameter's gradient as a view of one flat tensor."""
+
+    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
+        size = sum(parameter.numel() for parameter in parameters)
+        self._flat = torch.zeros(size + _TAIL)
+        self._views: list[tuple[nn.Parameter, Tensor]] = []
+        offset = 0
+        for parameter in parameters:
+            view = self._flat[offset : offset + parameter.numel()].view_as(parameter)
+            self._views.append((parameter, view))
+            offset += parameter.numel()
+
+    def clear(self) -> None:
+        """Zero all gradients and let backward add into the buffer."""
+        self._flat.zero_()
+        for parameter, view in self._views:
+            parameter.grad = view
+
+    def reduce(self, loss_sum: float, predicted: int, positions: int) -> Totals:
+        """Sum over the ranks and divide by the predicted tokens of all of them.
+
+        Backward must have run on the *sum* of this rank's token losses: the mean is taken here,
+        once, so that a rank with longer answers counts for more, as it does with one rank.
+        """
+        self._flat[-_TAIL:] = torch.tensor([loss_sum, float(predicted), float(positions)])
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(self._flat)
+        loss, count, everywhere = self._flat[-_TAIL:].tolist()
+        self._flat.div_(count)
+        return Totals(loss / count, int(count), int(everywhere))
