@@ -28,7 +28,9 @@ def chaos() -> None:
 
 
 def _command(fault: Fault) -> click.Command:
-    def inject(session: Session, job: str, target: str | None, seed: int | None, output: str) -> None:
+    def inject(
+        session: Session, job: str, target: str | None, seed: int | None, output: str
+    ) -> None:
         broken = Chaos(session.settings.state, random.Random(seed)).inject(fault, job, target)
         show_one(asdict(broken), output)
 

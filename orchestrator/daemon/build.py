@@ -6,7 +6,6 @@ import importlib.util
 import json
 import os
 import queue
-import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +15,9 @@ from orchestrator.config.settings import ClusterSettings, Settings
 from orchestrator.core.fleet import Cluster, Fleet
 from orchestrator.core.nodes import ClusterName, JobName, ProviderName
 from orchestrator.daemon.bells import Bell, Bells
-from orchestrator.daemon.clock import Clock, SystemClock
+from orchestrator.daemon.clock import SystemClock
 from orchestrator.daemon.eyes import Eyes
+from orchestrator.daemon.holder import holder, is_dead
 from orchestrator.daemon.loop import Loop, Message, Saw
 from orchestrator.daemon.pools import Pools
 from orchestrator.daemon.service import Lease, Service
@@ -44,7 +44,7 @@ def build_service(settings: Settings) -> Service:
     keys, pools = Keys(settings.secret_file), Pools()
     inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
     registers = _registers()
-    lease = Lease(ledger, holder(), clock)
+    lease = Lease(ledger, holder(), clock, is_dead)
     loop = Loop(
         ledger=ledger,
         eyes=Eyes(sites, keys, pools, clock, lambda seen: inbox.put(Saw(seen)), registers),
@@ -130,37 +130,6 @@ def _registers() -> Callable[[JobName, Fleet], Register]:
     return register
 
 
-def holder() -> str:
-    """Name this process so that a later one of the same computer can tell whether it lives.
-
-    HOST/BOOT/PID/START: the start time tells a process from a later one with its number.
-    """
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return f"{socket.gethostname()}/{boot}/{os.getpid()}/{_started(os.getpid())}"
-
-
-def _started(pid: int) -> str:
-    """Return field 22 of /proc/PID/stat (proc(5)): the process's start, in clock ticks."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-
-
-def is_dead(name: str) -> bool:
-    """Say whether the holder of that name is surely dead: it ran here, and runs no more."""
-    here = holder().split("/")
-    host, boot, pid, started = (name.split("/") + [""] * 4)[:4]
-    if host != here[0]:
-        return False
-    if boot != here[1]:
-        return True
-    try:
-        return _started(int(pid)) != started
-    except (OSError, ValueError):
-        return True
-
-
 def _write_pid(state: Path) -> None:
     body = {"pid": os.getpid(), "holder": holder()}
     write_atomically(state / PID_FILE, (json.dumps(body) + "\n").encode())
-
-
-__all__ = ["PID_FILE", "Clock", "build_service", "core_clusters", "holder", "is_dead", "local_site"]

@@ -18,9 +18,11 @@ from datetime import datetime, timedelta
 
 from orchestrator.actuators.hands import Done, Hands
 from orchestrator.core.assess import assess
+from orchestrator.core.beliefs import Beliefs
 from orchestrator.core.decisions import Effect, Intent, LedgerOnly, key
 from orchestrator.core.explain import explain
 from orchestrator.core.fleet import Cluster, Fleet
+from orchestrator.core.news import news
 from orchestrator.core.observations import Observation
 from orchestrator.core.policies import Policy
 from orchestrator.core.reconcile import Plan, reconcile
@@ -28,7 +30,7 @@ from orchestrator.daemon.bells import Bell
 from orchestrator.daemon.clock import Clock
 from orchestrator.daemon.eyes import Eyes
 from orchestrator.errors import HoldfastError
-from orchestrator.ledger.api import Ledger
+from orchestrator.ledger.api import Event, Ledger
 
 LOG = logging.getLogger("holdfast")
 ROUNDS_MAX = 30  #: of reconciling within one tick; more is a bug, and is said
@@ -98,18 +100,29 @@ class Loop:
     tell: Callable[[int, datetime], None]  #: called with the token after each tick
     backoff: Backoff = field(default_factory=Backoff)
     _again_at: datetime | None = None
+    _beliefs: Beliefs = field(default_factory=Beliefs)
     _orders_seen: int = 0  #: numbers only grow; after a restart open orders are recorded again
 
     def first_look(self, token: int) -> None:
         """Look at everything once, then settle what the last controller left half-done."""
         now = self.clock.now()
         fleet = self.ledger.snapshot(now, self.clusters)
+        self._beliefs = fleet.beliefs
         for bell in (Bell.INVENTORY, Bell.AGENTS, Bell.REGISTERS):
             self.eyes.look(bell, fleet, token)
         self._record(token, self._gather())
         for intent in self.ledger.snapshot(self.clock.now(), self.clusters).intents:
             text = "the controller ended before the outcome was known; looked at again"
             self.ledger.settle(token, intent.key, self.clock.now(), ok=False, text=text, data={})
+        self._say_hello(token, fleet.beliefs, now)
+
+    def _say_hello(self, token: int, before: Beliefs, now: datetime) -> None:
+        """Tell that a controller began to act, and how many agents it found alive."""
+        nodes = self._beliefs.nodes.values()
+        alive = [a for n in nodes for a in n.agents if a.report and not a.gone_at]
+        started = "started again" if before.nodes else "started"
+        text = f"the controller {started} (token {token}) and found {len(alive)} agents at work"
+        self.ledger.event(token, Event(now, "daemon-started", ("controller",), text), now)
 
     def _gather(self) -> list[Observation]:
         end = self.clock.elapsed() + FIRST_LOOK
@@ -157,7 +170,11 @@ class Loop:
     def _record(self, token: int, seen: list[Observation]) -> None:
         fresh = [one for one in self.ledger.orders_open() if one.number > self._orders_seen]
         if seen or fresh:
-            self.ledger.record(token, [*seen, *fresh], self.clock.now(), assess)
+            now = self.clock.now()
+            after = self.ledger.record(token, [*seen, *fresh], now, assess)
+            for one in news(self._beliefs, after):
+                self.ledger.event(token, Event(one.at, one.kind, one.subjects, one.text), now)
+            self._beliefs = after
             self.eyes.remember(seen)
             self._orders_seen = max([self._orders_seen, *(order.number for order in fresh)])
 

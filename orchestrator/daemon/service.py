@@ -30,14 +30,20 @@ ERROR_PAUSE = 1.0  #: seconds after a tick that failed
 class Lease:
     """The single-writer lease: who holds it acts. Its token grows with each holder."""
 
-    def __init__(self, ledger: Ledger, holder: str, clock: Clock) -> None:
-        """Hold nothing yet."""
+    def __init__(
+        self, ledger: Ledger, holder: str, clock: Clock, is_dead: Callable[[str], bool]
+    ) -> None:
+        """Hold nothing yet. `is_dead` says of a holder's name that its process surely ended."""
         self._ledger, self._holder, self._clock = ledger, holder, clock
+        self._is_dead = is_dead
         self._renewed = -LEASE.total_seconds()
         self.token = 0
 
     def take(self) -> bool:
-        """Try to get the lease."""
+        """Try to get the lease; one whose holder is surely dead is given back first."""
+        held = self._ledger.holder()
+        if held is not None and self._is_dead(held.name):
+            self._ledger.release(held.token)
         asked = self._clock.elapsed()
         token = self._ledger.acquire(self._holder, LEASE, self._clock.now())
         if token is None:

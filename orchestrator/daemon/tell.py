@@ -1,7 +1,7 @@
 """Incidents of the ledger -> alerts: each opening and each end is told once, by the desk.
 
 The loop calls it after each tick. Telling may be slow (Slack) and happens in a pool of its own;
-what the sinks must remember goes back into the ledger in the loop's thread, the only one that writes.
+what the sinks must remember goes back into the ledger in the loop's thread, which alone writes.
 """
 
 from __future__ import annotations
@@ -77,7 +77,8 @@ class Teller:
                 self._queue.append(Waiting(alert(incident, Kind.OPENED, at=incident.opened_at)))
         for number, incident in self._open.items():
             if number not in open_now:
-                self._queue.append(Waiting(alert(incident, Kind.CLOSED, at=now, text="It is over.")))
+                over = alert(incident, Kind.CLOSED, at=now, text="It is over.")
+                self._queue.append(Waiting(over))
         self._open = open_now
         if self._queue:
             self.pools.submit("alerts", "alerts", lambda: self._tell(now))
@@ -93,7 +94,7 @@ class Teller:
             except TransientError as error:
                 self._later(waiting, error, now)
             except HoldfastError as error:
-                LOGGER.error("an alert cannot be told: %s", error)
+                LOGGER.warning("an alert cannot be told: %s", error)
 
     def _later(self, waiting: Waiting, error: TransientError, now: datetime) -> None:
         waiting.tries += 1
@@ -111,8 +112,6 @@ def build_teller(settings: Settings, ledger: Ledger, pools: Pools) -> Teller:
     sinks: list[Sink] = [Log(sys.stderr)]
     slack = settings.alerts.slack
     if slack is not None:
-        sinks.append(
-            Slack(slack.token.reveal, slack.channel, memory=memory, base_url=slack.base_url)
-        )
+        sinks.append(Slack(slack.channel, slack.token.reveal, memory, base_url=slack.base_url))
     desk = Desk(sinks, memory, pages_per_hour=settings.core_policy.pages_per_hour)
     return Teller(ledger, pools, desk, memory)

@@ -89,7 +89,9 @@ class Director:
 
 def draw_script(dice: random.Random) -> list[Fault]:
     """Order the seven faults: the two that cost a node fall on two sides of `lose-cluster`."""
-    script = [fault for fault in Fault if fault not in (Fault.KILL_NODE, Fault.GPU_FAULT)]
+    script: list[Fault] = [
+        fault for fault in Fault if fault not in (Fault.KILL_NODE, Fault.GPU_FAULT)
+    ]
     dice.shuffle(script)
     first, second = dice.sample([Fault.KILL_NODE, Fault.GPU_FAULT], 2)
     middle = script.index(Fault.LOSE_CLUSTER)

@@ -12,9 +12,7 @@ from orchestrator.errors import UserError
 COLOURS = ("#2a6f97", "#e07a5f")
 
 
-def draw(
-    folder: Path, undisturbed: Watch, disturbed: Watch, broken: Sequence[Broken]
-) -> None:
+def draw(folder: Path, undisturbed: Watch, disturbed: Watch, broken: Sequence[Broken]) -> None:
     """Write `timeline.png` and `loss.png`; raises `UserError` without the extra `demo`."""
     try:
         import matplotlib as mpl  # here: the command line must start without it

@@ -64,7 +64,14 @@ class Troupe:
         self.starts.append(time.time())
 
     def _command(self, *words: str) -> list[str]:
-        return [sys.executable, "-m", "orchestrator.cli", "--config", str(self.stage.config), *words]
+        return [
+            sys.executable,
+            "-m",
+            "orchestrator.cli",
+            "--config",
+            str(self.stage.config),
+            *words,
+        ]
 
     def _holdfast(self, *words: str) -> None:
         ended = subprocess.run(self._command(*words), capture_output=True, timeout=60, check=False)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 
@@ -55,9 +56,7 @@ class Watch:
         for line in whole.splitlines():
             body = json.loads(line)
             if body.get("step") is not None:
-                yield Beat(
-                    node, run, body["rank"], body["step"], body["at"], body.get("loss")
-                )
+                yield Beat(node, run, body["rank"], body["step"], body["at"], body.get("loss"))
 
     @property
     def done(self) -> int:
@@ -106,7 +105,7 @@ class Watch:
         times = sorted((beat.step, beat.at) for beat in self.beats if beat.rank == 0)
         gaps = sorted(
             later[1] - earlier[1]
-            for earlier, later in zip(times, times[1:], strict=False)
+            for earlier, later in pairwise(times)
             if later[0] == earlier[0] + 1 and later[1] > earlier[1]
         )
         return gaps[len(gaps) // 2] if gaps else 0.0
