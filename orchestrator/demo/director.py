@@ -93,7 +93,7 @@ def draw_script(dice: random.Random) -> list[Fault]:
         fault for fault in Fault if fault not in (Fault.KILL_NODE, Fault.GPU_FAULT)
     ]
     dice.shuffle(script)
-    first, second = dice.sample([Fault.KILL_NODE, Fault.GPU_FAULT], 2)
+    first, second = dice.sample(costly, 2)
     middle = script.index(Fault.LOSE_CLUSTER)
     before, after = script[: middle + 1], script[middle + 1 :]
     before.insert(dice.randint(0, middle), first)

@@ -51,9 +51,21 @@ class Database:
         self._engine.dispose()
 
 
-def _engine(url: str) -> sa.Engine:
+def parse(url: str) -> sa.URL:
+    """Read a URL; raises `UserError` if it is not one of a database that we know."""
     try:
         parsed = sa.make_url(url)
+        backend = parsed.get_backend_name()
+    except (ArgumentError, NoSuchModuleError) as error:
+        raise UserError(f"not the URL of a ledger: {error}") from error
+    if backend not in ("sqlite", "postgresql"):
+        raise UserError(f"a ledger is kept in sqlite or postgresql, not in {backend}")
+    return parsed
+
+
+def _engine(url: str) -> sa.Engine:
+    parsed = parse(url)
+    try:
         if parsed.get_backend_name() == "sqlite":
             engine = sa.create_engine(
                 parsed, connect_args={"check_same_thread": False, "timeout": BUSY_MS / 1000}
@@ -61,17 +73,14 @@ def _engine(url: str) -> sa.Engine:
             event.listen(engine, "connect", _sqlite_connected)
             event.listen(engine, "begin", _sqlite_begins)
             return engine
-        if parsed.get_backend_name() == "postgresql":
-            options = {"connect_timeout": CONNECT_S, "options": "-c timezone=UTC"}
-            return sa.create_engine(parsed, connect_args=options, pool_pre_ping=True)
+        options = {"connect_timeout": CONNECT_S, "options": "-c timezone=UTC"}
+        return sa.create_engine(parsed, connect_args=options, pool_pre_ping=True)
     except (ArgumentError, NoSuchModuleError) as error:
         raise UserError(f"not the URL of a ledger: {error}") from error
     except ModuleNotFoundError as error:
         raise UserError(
             f"this ledger needs {error.name}: pip install 'holdfast[postgres]'"
         ) from error
-    backend = parsed.get_backend_name()
-    raise UserError(f"a ledger is kept in sqlite or postgresql, not in {backend}")
 
 
 def _sqlite_connected(connection: Any, _: Any) -> None:

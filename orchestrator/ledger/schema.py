@@ -15,7 +15,7 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 
 from orchestrator.errors import UserError
-from orchestrator.ledger.database import Database
+from orchestrator.ledger.database import Database, parse
 
 
 def upgrade(url: str) -> str:
@@ -57,7 +57,7 @@ def _refuse_newer(url: str) -> None:
 
 def _present(url: str) -> str | None:
     """Return the schema's revision without writing anything; None for a fresh database."""
-    parsed = sa.make_url(url)
+    parsed = parse(url)
     if parsed.get_backend_name() == "sqlite":
         return _present_in_file(parsed)
     database = Database(url)

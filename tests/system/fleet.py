@@ -1,0 +1,135 @@
+"""A small fleet for tests: real files, daemon, agents and ranks, all on this computer."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from orchestrator.chaos import Chaos, Rank
+from orchestrator.core.jobs import Job
+from orchestrator.ledger import Event, Ledger, open_ledger
+from orchestrator.runtime import processes
+
+POLICY: dict[str, Any] = {
+    "burn_in": "1s",
+    "patience": "5s",
+    "look_every": "300ms",
+    "probe_every": "700ms",
+    "inventory_every": "1s",
+    "silence_max": "10s",
+    "seat_wait": "10s",
+    "reboots_per_day": 50,
+    "agent_starts_max": 50,
+}
+
+
+@dataclass
+class LocalFleet:
+    """One configuration, its daemons, and how to look at what they do."""
+
+    folder: Path
+    clusters: dict[str, int] = field(default_factory=lambda: {"ash": 3})
+    policy: dict[str, Any] = field(default_factory=dict)
+    daemons: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        clusters = [
+            {"name": name, "provider": "local", "nodes": count}
+            for name, count in self.clusters.items()
+        ]
+        self.config.write_text(
+            yaml.safe_dump(
+                {
+                    "state": "state",
+                    "clusters": clusters,
+                    "policy": {**POLICY, **self.policy},
+                    "health": {"expect_gpus": 0, "every": "1s", "limit": "10s"},
+                }
+            )
+        )
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "holdfast.yaml"
+
+    @property
+    def state(self) -> Path:
+        return self.folder / "state"
+
+    @property
+    def ledger(self) -> Ledger:
+        return open_ledger(f"sqlite:///{self.state / 'ledger.db'}")
+
+    def command(self, *words: str) -> list[str]:
+        return [sys.executable, "-m", "orchestrator.cli", "--config", str(self.config), *words]
+
+    def holdfast(self, *words: str, limit: float = 60) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.command(*words), capture_output=True, text=True, timeout=limit, check=False
+        )
+
+    def start_daemon(self) -> subprocess.Popen[bytes]:
+        log = (self.folder / "daemon.log").open("ab")
+        with log:
+            daemon = subprocess.Popen(
+                self.command("daemon", "run"), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        self.daemons.append(daemon)
+        return daemon
+
+    def submit(self, **keys: Any) -> None:
+        path = self.folder / "job.yaml"
+        path.write_text(yaml.safe_dump({"python": sys.executable, **keys}))
+        said = self.holdfast("job", "submit", str(path))
+        assert said.returncode == 0, said.stderr
+
+    def job(self, name: str) -> Job | None:
+        return next((job for job in self.ledger.jobs() if job.name == name), None)
+
+    def ranks(self, job: str) -> list[Rank]:
+        import random
+
+        return Chaos(self.state, random.Random(0)).ranks(job)
+
+    def events(self, *kinds: str) -> list[Event]:
+        story = self.ledger.story(None, limit=100_000)
+        return [event for event in story if not kinds or event.kind in kinds]
+
+    def until(self, what: str, holds: Callable[[], Any], limit: float = 60) -> Any:
+        """Wait for a condition of the real world; on the limit, say what was last known."""
+        end = time.monotonic() + limit
+        while time.monotonic() < end:
+            found = holds()
+            if found:
+                return found
+            time.sleep(0.05)
+        tail = (self.folder / "daemon.log").read_text()[-6000:]
+        raise AssertionError(f"not within {limit} s: {what}\n{tail}")
+
+    def survivors(self) -> list[int]:
+        homes = {os.path.realpath(home) for home in self.state.glob("clusters/*/*/")}
+        found = []
+        for process in processes.every():
+            env = processes.environment(process.pid) or {}
+            if env.get("HOLDFAST_HOME") and os.path.realpath(env["HOLDFAST_HOME"]) in homes:
+                found.append(process.pid)
+        return found
+
+    def close(self) -> None:
+        for daemon in self.daemons:
+            if daemon.poll() is None:
+                daemon.send_signal(signal.SIGCONT)
+                daemon.kill()
+            daemon.wait()
+        for home in self.state.glob("clusters/*/*/"):
+            processes.kill_home(home)
