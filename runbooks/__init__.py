@@ -1,0 +1,1 @@
+"""Runbooks: one Markdown file for every page of `orchestrator.core.pages`, shipped with the wheel."""
