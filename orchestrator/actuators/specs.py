@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from orchestrator.config.jobs import agent_launch
 from orchestrator.core.decisions import StartAgent
 from orchestrator.core.fleet import Fleet
 from orchestrator.core.jobs import Attempt
@@ -32,7 +33,9 @@ def agent_spec(fleet: Fleet, site: Site, decision: StartAgent, token: int, key: 
         stop_after=wish.stop_after.total_seconds(),
         stop_grace=wish.stop_grace.total_seconds(),
         health=site.health(decision.node, belief.boot_id),
-        **wish.launch,
+        health_every=site.health_every,
+        health_limit=site.health_limit,
+        **agent_launch(wish.launch),
     )
 
 

@@ -103,8 +103,17 @@ def local_site(settings: Settings, cluster: ClusterSettings) -> Site:
         return tuple([*argv, "--boot-id", boot_id] if boot_id else argv)
 
     provider = LocalProvider(folder, machines)
-    engine = LocalEngine(run, home)
-    return Site(ClusterName(cluster.name), provider, engine, run, home, "127.0.0.1", health)
+    return Site(
+        cluster=ClusterName(cluster.name),
+        provider=provider,
+        engine=LocalEngine(run, home),
+        run=run,
+        home=home,
+        host="127.0.0.1",
+        health=health,
+        health_every=settings.health.every.total_seconds(),
+        health_limit=settings.health.limit.total_seconds(),
+    )
 
 
 def _healthchecks(gpus: int) -> list[str]:

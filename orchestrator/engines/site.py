@@ -28,6 +28,8 @@ class Site:
     home: Callable[[str], Path]  #: a node's folder, on the node
     host: str  #: the interface agents bind, on the node
     health: Callable[[str, str], tuple[str, ...]]  #: (node, boot id) -> argv of the passive checks
+    health_every: float = 30.0  #: seconds between two runs by an agent
+    health_limit: float = 20.0  #: seconds one run may take
 
 
 class Keys:

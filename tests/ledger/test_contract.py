@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -126,7 +127,7 @@ def test_no_write_of_an_old_controller_lands(ledger: Ledger, token: int) -> None
     enlist(ledger, token)
     assert ledger.acquire("other", TTL, after(60)) is not None
     before = ledger.snapshot(after(61), ())
-    writes = [
+    writes: list[Callable[[], object]] = [
         lambda: ledger.record(token, [NodeUnreached(NODE, NOW, "no route")], NOW, assess),
         lambda: ledger.apply(token, OpenIncident(Page.NO_SPARE, JOB, "none"), NOW),
         lambda: ledger.intend(token, SWEEP, NOW, NOW),
