@@ -12,7 +12,7 @@ from orchestrator.cli.session import Session
 
 @click.group()
 def config() -> None:
-    """Configuration: check it, or print its schema."""
+    """Check the configuration, or print its schema."""
 
 
 @config.command()

@@ -37,6 +37,11 @@ STYLES: Mapping[str, str] = {
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
+def say(text: str) -> None:
+    """Talk to the person, on stderr; data alone goes to stdout."""
+    click.echo(text, err=True)
+
+
 def output_option(function: Function) -> Function:
     """Give a reading command `-o table|json|yaml` (parameter `output`)."""
     return click.option(

@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 
 import click
 
+from orchestrator.cli.output import say
 from orchestrator.cli.session import Session
 from orchestrator.errors import HoldfastError
 
@@ -148,11 +149,6 @@ class Root(click.Group):
             say("This is a bug of Holdfast. Run it again with --debug and report the traceback.")
             sys.exit(FAILED)
         sys.exit(code if isinstance(code, int) else 0)
-
-
-def say(text: str) -> None:
-    """Talk to the person, on stderr; data alone goes to stdout."""
-    click.echo(text, err=True)
 
 
 def _words(args: Sequence[Any], extra: Mapping[str, Any]) -> Sequence[str]:
