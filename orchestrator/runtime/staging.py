@@ -1,7 +1,7 @@
 """A copy of the runtime on the node: the only thing of ours that a rank can import.
 
 It holds `orchestrator/{__init__,errors}.py` and `orchestrator/runtime/`, taken from the running
-installation. A user's script with a `model.py` of its own finds its own; and an installation that is
+installation. A user's script with a `model.py` of its own finds that; and an installation that is
 upgraded under a running job does not change what the job imports.
 
 Standard library only, Python 3.10.
