@@ -1,11 +1,6 @@
-"""Decisions in plain sentences: for the log, the ledger's events, `holdfast plan` and Slack.
-
-Each sentence says what is done to whom and ends with the reason that the decision carries.
-"""
+"""Decisions -> plain sentences, with their evidence. For logs, alerts, `plan` and `why`."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 from orchestrator.core.decisions import (
     Accept,
@@ -27,97 +22,111 @@ from orchestrator.core.decisions import (
     StopAgent,
     SweepNode,
 )
-from orchestrator.core.jobs import AttemptState
+from orchestrator.core.fleet import Fleet
+from orchestrator.core.jobs import OVER, Attempt, AttemptState, JobState
+from orchestrator.core.look import LIVE, Look
 from orchestrator.core.nodes import NodeState
-
-#: What happens to a node that enters a state.
-ENTERS: dict[NodeState, str] = {
-    NodeState.BURN_IN: "{node} begins its burn-in",
-    NodeState.PROBATION: "{node} is on probation",
-    NodeState.SPARE: "{node} is a spare",
-    NodeState.STANDBY: "{node} stands by for {job}",
-    NodeState.IN_USE: "{node} works for {job}",
-    NodeState.DRAINING: "{node} is being drained",
-    NodeState.QUARANTINED: "{node} is quarantined",
-    NodeState.REPAIRING: "{node} is being repaired",
-    NodeState.RETIRED: "{node} is returned to its provider",
-}
+from orchestrator.core.placement import allowed, spares, unfit_to_seat
+from orchestrator.core.policies import Policy
+from orchestrator.core.recovery import shortage, waits_for
 
 
-def explain(decision: Decision) -> str:
-    """Return one sentence."""
-    return f"{_what(decision)}: {decision.reason}" if decision.reason else _what(decision)
-
-
-def _what(decision: Decision) -> str:
+def explain(decision: Decision) -> str:  # noqa: C901 - one case per decision, nothing else
+    """Return one plain sentence that says what is done and why."""
     match decision:
-        case Enlist(seen=seen, cluster=cluster):
-            return f"{seen.node} of {cluster} joins the fleet"
-        case MoveNode(node=node, end=end, job=job):
-            return ENTERS[end].format(node=node, job=job or "its job")
-        case SetCordon(node=node, cordon=cordon):
-            return f"{node} is cordoned" if cordon else f"{node} is not cordoned any more"
-        case (
-            Accept()
-            | MoveJob()
-            | SettleOrder()
-            | OpenAttempt()
-            | MoveAttempt()
-            | OpenIncident()
-            | CloseIncident()
-        ):
-            return _what_of_records(decision)
+        case Enlist(seen=seen, cluster=cluster, reason=reason):
+            return f"took {seen.node} into {cluster}, in burn-in: {reason}"
+        case MoveNode():
+            return _explain_move(decision)
+        case SetCordon(node=node, cordon=None, reason=reason):
+            return f"lifted the cordon of {node}: {reason}"
+        case SetCordon(node=node, reason=reason):
+            return f"cordoned {node}: {reason}"
+        case Accept(job=job, reason=reason):
+            return f"accepted {job}: {reason}"
+        case MoveJob(job=job, end=end, reason=reason):
+            return f"{job} is {end}: {reason}"
+        case SettleOrder(order=order, done=done, reason=reason):
+            return f"order {order} {'done' if done else 'refused'}: {reason}"
+        case OpenAttempt(job=job, attempt=attempt, cluster=cluster, reason=reason):
+            return f"attempt {attempt} of {job} begins on {cluster}: {reason}"
+        case MoveAttempt(job=job, attempt=attempt, end=end, outcome=outcome, reason=reason):
+            ended = f" ({outcome})" if outcome is not None else ""
+            return f"attempt {attempt} of {job} is {end}{ended}: {reason}"
+        case OpenIncident(page=page, subject=subject, reason=reason):
+            return f"{page} on {subject}: {reason}"
+        case CloseIncident(page=page, subject=subject, reason=reason):
+            return f"{page} on {subject} is over: {reason}"
+        case AppendFence(job=job, attempt=attempt, reason=reason):
+            return f"fenced off every attempt of {job} before {attempt}: {reason}"
+        case StartAgent(node=node, job=job, attempt=attempt, reason=reason):
+            return f"started an agent of {job}, attempt {attempt}, on {node}: {reason}"
+        case IssueGrant():
+            return _explain_grant(decision)
+        case GiveGrant(node=node, job=job, number=number, reason=reason):
+            return f"gave grant {number} of {job} to {node}: {reason}"
+        case StopAgent(node=node, job=job, attempt=attempt, reason=reason):
+            return f"stopped {job}, attempt {attempt}, on {node}: {reason}"
+        case SweepNode(node=node, job=job, attempt=attempt, reason=reason):
+            return f"swept {node} clean of {job}, attempt {attempt}: {reason}"
+        case Repair(node=node, step=step, reason=reason):
+            return f"asked the provider to {step} {node}: {reason}"
+
+
+def explain_fleet(fleet: Fleet, policy: Policy) -> tuple[str, ...]:
+    """Return what every job and every idle node waits for, one sentence each."""
+    look = Look(fleet, policy)
+    said = [_explain_attempt(look, attempt) for attempt in look.attempts(LIVE)]
+    for name in sorted(fleet.jobs):
+        job = fleet.jobs[name]
+        if job.state is JobState.PENDING:
+            here = {c: len(spares(look, c, job.spec)) for c in allowed(look, job.spec)}
+            have = ", ".join(f"{cluster} has {fit}" for cluster, fit in here.items())
+            said.append(f"{name} waits for {job.spec.nodes_min} fit nodes ({have})")
+        elif job.state in OVER:
+            said.append(f"{name} is {job.state}: {job.reason}")
+    for node in look.nodes():
+        if node.state not in (NodeState.IN_USE, NodeState.STANDBY):
+            said.append(f"{node.name} is {node.state}: {node.reason}")
+    return tuple(said)
+
+
+def why_not(fleet: Fleet, policy: Policy, job: str, node: str) -> str | None:
+    """Return why a node cannot be given to a job now; None if it can."""
+    look = Look(fleet, policy)
+    found = {str(name): known for name, known in fleet.nodes.items()}[node]
+    wish = {str(name): known for name, known in fleet.jobs.items()}[job]
+    return unfit_to_seat(look, found, wish.spec)
+
+
+def _explain_move(move: MoveNode) -> str:
+    if move.counts == "eviction":
+        return f"evicted {move.node} {move.reason}"
+    match move.end:
+        case NodeState.IN_USE | NodeState.STANDBY if move.start is NodeState.SPARE:
+            place = "a seat" if move.end is NodeState.IN_USE else "a standby's seat"
+            return f"gave {move.node} {place} in {move.job}, attempt {move.attempt}"
+        case NodeState.QUARANTINED:
+            return f"put {move.node} in quarantine: {move.reason}"
+        case NodeState.BURN_IN:
+            return f"{move.node} earns its trust in burn-in: {move.reason}"
         case _:
-            return _what_of_effects(decision)
+            return f"{move.node} goes from {move.start} to {move.end}: {move.reason}"
 
 
-def _what_of_records(
-    decision: Accept
-    | MoveJob
-    | SettleOrder
-    | OpenAttempt
-    | MoveAttempt
-    | OpenIncident
-    | CloseIncident,
-) -> str:
-    match decision:
-        case Accept(job=job):
-            return f"{job} is accepted"
-        case MoveJob(job=job, end=end):
-            return f"{job} is {end}"
-        case SettleOrder(order=order, done=done):
-            return f"order {order} is {'carried out' if done else 'refused'}"
-        case OpenAttempt(job=job, attempt=attempt, cluster=cluster):
-            return f"attempt {attempt} of {job} opens on {cluster}"
-        case MoveAttempt(job=job, attempt=attempt, end=end, outcome=outcome):
-            how = f" ({outcome})" if outcome and end is AttemptState.CLOSING else ""
-            return f"attempt {attempt} of {job} is {end}{how}"
-        case OpenIncident(page=page, subject=subject):
-            return f"incident {page} on {subject} opens"
-        case CloseIncident(page=page, subject=subject):
-            return f"incident {page} on {subject} is over"
+def _explain_grant(grant: IssueGrant) -> str:
+    standbys = f", {', '.join(grant.standbys)} standing by" if grant.standbys else ""
+    return (
+        f"grant {grant.number} of {grant.job}: {', '.join(grant.nodes)}{standbys}; {grant.reason}"
+    )
 
 
-def _what_of_effects(
-    decision: AppendFence | StartAgent | IssueGrant | GiveGrant | StopAgent | SweepNode | Repair,
-) -> str:
-    match decision:
-        case AppendFence(job=job, attempt=attempt):
-            return f"attempt {attempt} of {job} is fenced in the register"
-        case StartAgent(node=node, job=job):
-            return f"the agent of {job} is started on {node}"
-        case IssueGrant(job=job, number=number, nodes=nodes, standbys=standbys):
-            more = f", {_list(standbys)} on standby" if standbys else ""
-            return f"grant {number} of {job} is {_list(nodes)}{more}"
-        case GiveGrant(node=node, job=job, number=number):
-            return f"grant {number} of {job} is given to {node}"
-        case StopAgent(node=node, job=job):
-            return f"the agent of {job} on {node} is stopped"
-        case SweepNode(node=node, job=job):
-            return f"{node} is swept of {job}"
-        case Repair(node=node, step=step):
-            return f"{node}: {step}"
-
-
-def _list(names: Sequence[str]) -> str:
-    return ", ".join(names) if names else "nobody"
+def _explain_attempt(look: Look, attempt: Attempt) -> str:
+    subject = f"{attempt.job}, attempt {attempt.number} on {attempt.cluster},"
+    if attempt.state is AttemptState.OPENING:
+        return f"{subject} is opening: {waits_for(look, attempt) or 'nothing holds it'}"
+    short = shortage(look, attempt)
+    if short is not None:
+        return f"{subject} waits: {short}"
+    seats = ", ".join(node.name for node in look.seats(attempt))
+    return f"{subject} runs on {seats}"

@@ -1,0 +1,161 @@
+"""What people should be told of, derived from the level: an incident is open while its cause is.
+
+`wanted` says what is wrong now; what is wanted and not open begins, what is open and not wanted
+ends. Nothing is remembered elsewhere: repeating the look opens nothing twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from orchestrator.core.custody import needs_repair, repairable, repairs_spent
+from orchestrator.core.decisions import CloseIncident, OpenIncident
+from orchestrator.core.eviction import refusal, weigh
+from orchestrator.core.gang import live, read_gang
+from orchestrator.core.jobs import OVER, Attempt, AttemptState, Job, JobState, Outcome
+from orchestrator.core.look import DAY, LIVE, Look
+from orchestrator.core.nodes import Node, NodeState
+from orchestrator.core.orders import operators
+from orchestrator.core.pages import Page
+from orchestrator.core.recovery import shortage
+from orchestrator.runtime.lineage import Cause
+from orchestrator.runtime.reports import AgentReport, Note
+
+Wrong = tuple[Page, str, str]  #: page, subject, reason
+OTHERS = frozenset({Page.CONTROLLER_RESTARTED})  #: opened and closed by the daemon itself
+TWICE = "same failure twice"  #: how `lineage.choose_resume` begins to tell of poison
+
+
+def tell(look: Look) -> None:
+    """Open what is wrong and not open yet, close what is right again."""
+    found: dict[tuple[Page, str], str] = {}
+    for page, subject, reason in wanted(look):
+        found.setdefault((page, subject), reason)
+    known = {(one.page, one.subject) for one in look.fleet.incidents}
+    for page, subject in sorted(found.keys() - known):
+        look.do(OpenIncident(page, subject, found[page, subject]))
+    for page, subject in sorted(known - found.keys()):
+        if page not in OTHERS:
+            look.do(CloseIncident(page, subject, "its cause is gone"))
+
+
+def wanted(look: Look) -> Iterator[Wrong]:
+    """Yield everything that is wrong now."""
+    for node in look.nodes():
+        if node.state is not NodeState.RETIRED:
+            yield from _of_node(look, node)
+    for name in sorted(look.fleet.jobs):
+        yield from _of_job(look, look.fleet.jobs[name])
+    for attempt in look.attempts(LIVE):
+        yield from _of_attempt(look, attempt)
+    for cluster in sorted(look.fleet.clusters, key=lambda one: one.name):
+        belief = look.fleet.beliefs.clusters.get(cluster.name)
+        if belief and look.lasts(belief.failing_since, look.policy.silence_max):
+            yield Page.PROVIDER_API, cluster.name, belief.error
+
+
+def _of_node(look: Look, node: Node) -> Iterator[Wrong]:
+    belief, judgement = look.belief(node.name), look.judge(node)
+    if judgement.explicit:
+        yield Page.HARDWARE_FAULT, node.name, judgement.words
+    if belief.power_off:
+        yield Page.NODE_LOST, node.name, f"{node.provider} says that it is off"
+    elif _unreachable(look, node):
+        yield Page.NODE_UNREACHABLE, node.name, belief.unreached_error
+    held = node.state is NodeState.QUARANTINED and not operators(node.cordon)
+    if held and repairable(look, node) and repairs_spent(look, node):
+        fault = needs_repair(look, node)
+        if fault is not None:
+            yield Page.REPAIR_LIMIT, node.name, f"the day's reboots are spent: {fault}"
+
+
+def _unreachable(look: Look, node: Node) -> bool:
+    if node.state is NodeState.REPAIRING:
+        return False
+    return look.lasts(look.belief(node.name).unreached_since, look.policy.silence_max)
+
+
+def _of_job(look: Look, job: Job) -> Iterator[Wrong]:
+    if job.state is JobState.FAILED and look.recent(job.since, DAY):
+        yield Page.JOB_FAILED, job.name, job.reason
+    if job.state in OVER:
+        return
+    register = look.register(job.name)
+    if look.lasts(register.silent_since, look.policy.silence_max):
+        yield Page.REGISTER_UNREACHABLE, job.name, register.error
+    waits = job.attempts > 0 or look.lasts(job.since, look.policy.patience)
+    if job.state is JobState.PENDING and waits:
+        yield Page.NO_SPARE, job.name, f"no cluster has {job.spec.nodes_min} fit nodes for it"
+    yield from _of_move(look, job)
+
+
+def _of_move(look: Look, job: Job) -> Iterator[Wrong]:
+    """Tell of a job that lost its cluster until it runs elsewhere and the old attempt is closed."""
+    mine = [attempt for attempt in look.attempts(AttemptState) if attempt.job == job.name]
+    moved = [attempt for attempt in mine if attempt.outcome is Outcome.MOVED]
+    if moved:
+        yield Page.CLUSTER_LOST, job.name, moved[-1].reason
+        return
+    told = any((i.page, i.subject) == (Page.CLUSTER_LOST, job.name) for i in look.fleet.incidents)
+    if told and not any(read_gang(look, one).members for one in mine if one.state in LIVE):
+        yield Page.CLUSTER_LOST, job.name, "it does not run elsewhere yet"
+
+
+def _of_attempt(look: Look, attempt: Attempt) -> Iterator[Wrong]:
+    short = shortage(look, attempt)
+    if short is not None:
+        yield Page.NO_SPARE, attempt.job, short
+    weighed = weigh(look, attempt)
+    if weighed.shared is not None:
+        yield Page.SHARED_CAUSE, attempt.job, weighed.shared
+    refused = refusal(look, attempt) if weighed.condemned else None
+    if refused is not None:
+        node, judgement = weighed.condemned[0]
+        yield Page.EVICTION_LIMIT, attempt.cluster, f"{node.name}: {judgement.words}; {refused}"
+    yield from _of_generations(look, attempt)
+    yield from _of_notes(look, attempt)
+
+
+def _of_generations(look: Look, attempt: Attempt) -> Iterator[Wrong]:
+    register = look.register(attempt.job)
+    seen = register.seen
+    if seen is None or seen.fence is None or seen.fence.attempt != attempt.number:
+        return
+    committed = seen.commit.seq if seen.commit is not None else 0
+    for generation in seen.generations:
+        if generation.seq < committed:
+            continue
+        if generation.because.cause is Cause.VERIFICATION:
+            yield Page.BAD_CHECKPOINT, attempt.job, generation.why
+        elif TWICE in generation.why:
+            yield Page.POISON_CHECKPOINT, attempt.job, generation.why
+    again = [g for g in seen.generations if g.because.cause not in (Cause.START, Cause.GRANT)]
+    formed = register.formed
+    if again and formed and look.recent(formed[1], look.policy.restarts_window):
+        because = again[-1].because
+        where = f" on {because.node}" if because.node else ""
+        yield Page.RESTARTS, attempt.job, f"re-formed by itself: {because.cause.value}{where}"
+
+
+def _of_notes(look: Look, attempt: Attempt) -> Iterator[Wrong]:
+    for name, agent in look.agents(attempt):
+        if agent.report is None or not live(agent):
+            continue
+        notes = {note.kind: note for note in agent.notes}
+        failed, stalled = notes.get("commit-failed"), notes.get("suspected")
+        if failed is not None and not _followed(failed, notes.get("commit")):
+            yield Page.COMMIT_FAILED, attempt.job, f"{name}: {failed.text}"
+        if stalled is None or _followed(stalled, notes.get("generation-formed")):
+            continue
+        if not _progressed(agent.report, stalled):
+            yield Page.HANG_SUSPECTED, attempt.job, f"{name}: {stalled.text}"
+
+
+def _followed(note: Note, other: Note | None) -> bool:
+    return other is not None and other.number > note.number
+
+
+def _progressed(report: AgentReport, note: Note) -> bool:
+    """Say whether every rank there completed a step after the note (both on the node's clock)."""
+    moments = [rank.step_at for rank in report.ranks]
+    return bool(moments) and all(at is not None and at > note.at for at in moments)

@@ -1,0 +1,133 @@
+"""What people ask for: each order is carried out or refused, and answered exactly once.
+
+An operator's cordon is theirs: the machine never lifts it, and neither does another operator.
+Called by `reconcile` first of all, so that the rest of the look already knows what people want.
+"""
+
+from __future__ import annotations
+
+from orchestrator.core.decisions import Accept, MoveJob, MoveNode, SetCordon, SettleOrder
+from orchestrator.core.jobs import OVER, JobState
+from orchestrator.core.look import Look
+from orchestrator.core.nodes import SEATED, Cordon, JobName, Node, NodeName, NodeState
+from orchestrator.core.observations import Ordered, OrderKind
+from orchestrator.core.submission import read_spec
+from orchestrator.errors import UserError
+
+S = NodeState
+Answer = tuple[bool, str]  #: (done, what was done or why it is refused)
+
+
+def answer_orders(look: Look) -> None:
+    """Carry out or refuse every open order, in the order of their numbers."""
+    for order in sorted(look.fleet.beliefs.orders, key=lambda one: one.number):
+        done, reason = _answer(look, order)
+        look.do(SettleOrder(order.number, done, reason))
+
+
+def owner(order: Ordered) -> str:
+    """Return whose cordon an order makes or lifts."""
+    return f"operator:{order.by}"
+
+
+def operators(cordon: Cordon | None) -> bool:
+    """Say whether a cordon is a person's."""
+    return cordon is not None and cordon.owner.startswith("operator:")
+
+
+def _answer(look: Look, order: Ordered) -> Answer:
+    if order.kind is OrderKind.SUBMIT:
+        return _submit(look, order)
+    if order.kind is OrderKind.STOP:
+        return _stop(look, order)
+    node = look.fleet.nodes.get(NodeName(order.subject))
+    if node is None:
+        return False, f"no node is called {order.subject}"
+    if node.state is S.RETIRED:
+        return False, f"{node.name} was returned to its provider"
+    match order.kind:
+        case OrderKind.CORDON:
+            return _cordon(look, order, node)
+        case OrderKind.UNCORDON:
+            return _uncordon(look, order, node)
+        case OrderKind.DRAIN:
+            return _drain(look, order, node)
+        case OrderKind.QUARANTINE:
+            return _quarantine(look, order, node)
+        case OrderKind.RELEASE:
+            return _release(look, order, node)
+
+
+def _submit(look: Look, order: Ordered) -> Answer:
+    name = JobName(order.subject)
+    known = look.fleet.jobs.get(name)
+    if known is not None:
+        return False, f"the name {name} is taken by a job that is {known.state}"
+    try:
+        spec = read_spec(order.body)
+    except UserError as error:
+        return False, str(error)
+    look.do(Accept(name, spec, f"submitted by {order.by}"))
+    return True, "accepted; waits for its nodes"
+
+
+def _stop(look: Look, order: Ordered) -> Answer:
+    job = look.fleet.jobs.get(JobName(order.subject))
+    if job is None:
+        return False, f"no job is called {order.subject}"
+    if job.state in OVER:
+        return False, f"{job.name} is over: {job.state}"
+    if job.state is not JobState.STOPPING:
+        look.do(MoveJob(job.name, JobState.STOPPING, f"stopped by {_told(order)}"))
+    return True, "stopping"
+
+
+def _cordon(look: Look, order: Ordered, node: Node) -> Answer:
+    if operators(node.cordon) and node.cordon is not None and node.cordon.owner != owner(order):
+        return True, f"already cordoned by {node.cordon.owner}: {node.cordon.reason}"
+    cordon = Cordon(owner(order), order.reason, look.now)
+    look.do(SetCordon(node.name, cordon, f"cordoned by {_told(order)}"))
+    return True, "takes no new ranks; what runs there goes on"
+
+
+def _uncordon(look: Look, order: Ordered, node: Node) -> Answer:
+    if node.cordon is None:
+        return True, "was not cordoned"
+    if operators(node.cordon) and node.cordon.owner != owner(order):
+        return False, f"cordoned by {node.cordon.owner}: {node.cordon.reason}; theirs to lift"
+    look.do(SetCordon(node.name, None, f"uncordoned by {_told(order)}"))
+    return True, "takes ranks again"
+
+
+def _drain(look: Look, order: Ordered, node: Node) -> Answer:
+    _cordon(look, order, node)
+    if node.state not in SEATED:
+        return True, f"holds no ranks ({node.state}); takes none either"
+    if node.state is not S.DRAINING:
+        look.do(MoveNode(node.name, node.state, S.DRAINING, f"drained by {_told(order)}"))
+    return True, "lets go of its ranks as soon as the gang can do without it"
+
+
+def _quarantine(look: Look, order: Ordered, node: Node) -> Answer:
+    _cordon(look, order, node)
+    if node.state is not S.QUARANTINED:
+        look.do(MoveNode(node.name, node.state, S.QUARANTINED, f"by {_told(order)}"))
+    return True, "in quarantine until it is released"
+
+
+def _release(look: Look, order: Ordered, node: Node) -> Answer:
+    cordon, still = node.cordon, ""
+    if cordon is not None and operators(cordon) and cordon.owner != owner(order):
+        still = f"; {cordon.owner} keeps it cordoned"
+    elif cordon is not None:
+        look.do(SetCordon(node.name, None, f"released by {_told(order)}"))
+    if node.state is S.QUARANTINED or (node.state is S.SPARE and cordon is not None):
+        look.do(MoveNode(node.name, node.state, S.BURN_IN, f"released by {_told(order)}"))
+        return True, f"earns its trust in burn-in{still}"
+    if node.state is S.DRAINING:
+        return True, f"is a spare again as soon as it is empty{still}"
+    return False, f"{node.name} is {node.state}: neither in quarantine nor drained{still}"
+
+
+def _told(order: Ordered) -> str:
+    return f"{order.by}: {order.reason}" if order.reason else order.by

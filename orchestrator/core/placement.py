@@ -1,0 +1,119 @@
+"""Which nodes are fit to be seated, and on which cluster a waiting job begins.
+
+All or nothing: an attempt is opened only on one cluster that has the job's least number of nodes,
+fit, idle and uncordoned. What a running gang lacks is filled before a new job is placed.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from orchestrator.core.decisions import MoveJob, OpenAttempt
+from orchestrator.core.jobs import AttemptState, Job, JobSpec, JobState, Outcome
+from orchestrator.core.look import LIVE, Look
+from orchestrator.core.nodes import ClusterName, JobName, Node, NodeState
+from orchestrator.core.verdicts import Verdict
+
+STALE_LOOKS = 5  #: probes missed until a verdict is too old to seat a node on
+STALE_MIN = timedelta(minutes=1)
+
+
+def place_jobs(look: Look) -> None:
+    """Open an attempt for each waiting job that some cluster can hold, dearest first."""
+    waiting = [job for job in look.fleet.jobs.values() if job.state is JobState.PENDING]
+    for job in sorted(waiting, key=lambda j: (-j.spec.priority, j.submitted_at, j.name)):
+        if any(attempt.job == job.name for attempt in look.attempts(LIVE)):
+            continue
+        cluster = None if _lingers(look, job) else choose_cluster(look, job)
+        if cluster is not None:
+            _open(look, job, cluster)
+
+
+def unfit_to_seat(look: Look, node: Node, spec: JobSpec) -> str | None:
+    """Return why this node cannot be given a seat now; None if it can."""
+    belief = look.belief(node.name)
+    if node.state is not NodeState.SPARE:
+        return f"is {node.state}"
+    if node.cordon is not None:
+        return f"cordoned by {node.cordon.owner}: {node.cordon.reason}"
+    if spec.accelerator is not None and node.machine.sku != spec.accelerator:
+        return f"is a {node.machine.sku}, not a {spec.accelerator}"
+    if belief.unreached_since is not None or belief.power_off:
+        return f"cannot be reached: {belief.unreached_error}"
+    if _missing(look, node):
+        return "its provider lists others, but not this one"
+    judgement = look.judge(node)
+    if judgement.verdict is not Verdict.FIT:
+        return judgement.words
+    stale = max(STALE_LOOKS * look.policy.probe_every, STALE_MIN)
+    if not look.recent(belief.probed_at, stale):
+        return "was not probed lately"
+    if any(agent.gone_at is None for agent in belief.agents):
+        return "something of an older attempt may still run there"
+    return None
+
+
+def spares(look: Look, cluster: ClusterName, spec: JobSpec) -> list[Node]:
+    """Return the nodes of a cluster that may be seated now: fewest past troubles first."""
+    here = [node for node in look.nodes() if node.cluster == cluster]
+    fit = [node for node in here if unfit_to_seat(look, node, spec) is None]
+    return sorted(fit, key=lambda node: (len(look.reboots(node.name)), node.name))
+
+
+def allowed(look: Look, spec: JobSpec) -> list[ClusterName]:
+    """Return the clusters a job may use, in its order of preference or by name."""
+    if spec.clusters:
+        return [name for name in spec.clusters if look.cluster(name) is not None]
+    return sorted(cluster.name for cluster in look.fleet.clusters)
+
+
+def choose_cluster(look: Look, job: Job, *, but: ClusterName | None = None) -> ClusterName | None:
+    """Return the cluster on which a job would begin now; None if none can hold it."""
+    mine = [attempt for attempt in look.fleet.attempts if attempt.job == job.name]
+    last = max(mine, key=lambda attempt: attempt.number, default=None)
+    scored = []
+    for preference, name in enumerate(allowed(look, job.spec)):
+        fit = len(spares(look, name, job.spec))
+        if name == but or fit < job.spec.nodes_min:
+            continue
+        known = last is not None and last.cluster == name
+        left = known and last is not None and last.outcome is Outcome.MOVED
+        home = 0 if known and not left else 2 if left else 1
+        order = preference if job.spec.clusters else 0
+        scored.append((home, order, -fit, name))
+    return min(scored)[-1] if scored else None
+
+
+def _missing(look: Look, node: Node) -> bool:
+    """Say whether the newest list that named anything does not name this node."""
+    belief = look.belief(node.name)
+    cluster = look.fleet.beliefs.clusters.get(node.cluster)
+    if belief.seen_at is None or cluster is None or cluster.filled_at is None:
+        return False
+    return belief.seen_at < cluster.filled_at
+
+
+def _lingers(look: Look, job: Job) -> bool:
+    """Say whether to wait a moment for the nodes of the last attempt, or for proof of its end."""
+    for attempt in look.attempts({AttemptState.CLOSING}):
+        if attempt.job != job.name:
+            continue
+        if job.spec.register is None and not look.all_gone(attempt):
+            return True
+        leaving = attempt.outcome is not Outcome.MOVED and not look.all_gone(attempt)
+        if leaving and not look.lasts(attempt.since, look.policy.seat_wait):
+            return True
+    return False
+
+
+def _open(look: Look, job: Job, cluster: ClusterName) -> None:
+    number = 1 + max(job.attempts, fenced(look, job.name))
+    reason = f"{cluster} has the nodes"
+    look.do(OpenAttempt(job.name, number, cluster, reason))
+    look.do(MoveJob(job.name, JobState.RUNNING, f"attempt {number} on {cluster}"))
+
+
+def fenced(look: Look, job: JobName) -> int:
+    """Return the attempt of the last fence that we know of; 0 before the first."""
+    seen = look.register(job).seen
+    return seen.fence.attempt if seen is not None and seen.fence is not None else 0

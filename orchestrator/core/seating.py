@@ -1,0 +1,127 @@
+"""Which nodes hold a seat in an attempt, and which of them are wanted in the gang.
+
+Called by `recovery` for attempts that live. Level-triggered: what is missing is filled from the
+spares of the attempt's cluster, whatever made it go missing. A node that is merely out of sight
+keeps its seat until the gang itself misses it *and* somebody can take the seat.
+"""
+
+from __future__ import annotations
+
+from orchestrator.core.decisions import MoveNode
+from orchestrator.core.gang import Gang, live
+from orchestrator.core.jobs import Attempt, JobSpec
+from orchestrator.core.look import Look
+from orchestrator.core.nodes import Node, NodeName, NodeState
+from orchestrator.core.placement import spares
+
+S = NodeState
+HOLDS = frozenset({S.IN_USE, S.STANDBY})
+
+
+def keep_seats(look: Look, attempt: Attempt, gang: Gang) -> None:
+    """Let go of seats that are lost or not wanted, fill what is missing, name who is in use."""
+    _leave_lost(look, attempt, gang)
+    _leave_unwanted(look, attempt, gang)
+    _name_members(look, attempt, gang)
+    _fill(look, attempt)
+
+
+def capacity(look: Look, spec: JobSpec) -> int:
+    """Return how many seats an attempt should have; without a register it has no standbys."""
+    return spec.nodes_max + (look.policy.standbys if spec.register is not None else 0)
+
+
+def ranked(look: Look, attempt: Attempt, gang: Gang) -> list[Node]:
+    """Return the held seats: members of the generation first, in its order, then by state."""
+    held = {node.name: node for node in look.seats(attempt) if node.state in HOLDS}
+    members = [held[name] for name in gang.members if name in held]
+    others = [node for node in held.values() if node.name not in gang.members]
+    others.sort(
+        key=lambda node: (node.state is not S.IN_USE, not _up(look, attempt, node), node.name)
+    )
+    return [*members, *others]
+
+
+def in_sight(look: Look, attempt: Attempt, name: NodeName) -> bool:
+    """Say whether a seat may serve: its agent or at least its node was heard not long ago."""
+    belief = look.belief(name)
+    if belief.power_off:
+        return False
+    agent = belief.agent(attempt.job, attempt.number)
+    if live(agent) and agent is not None and agent.silent_since is None:
+        return True
+    return not look.lasts(belief.unreached_since, look.policy.silence_max)
+
+
+def starts_spent(look: Look, attempt: Attempt, name: NodeName) -> bool:
+    """Say whether an agent was started there as often as the policy allows, and is not up."""
+    window = look.policy.agent_starts_window
+    starts = [at for at in look.starts(name, attempt) if at > look.now - window]
+    if not look.exhausted(starts, look.policy.agent_starts_max, window):
+        return False
+    agent = look.belief(name).agent(attempt.job, attempt.number)
+    return not live(agent) and not look.starting(name, attempt)
+
+
+def _up(look: Look, attempt: Attempt, node: Node) -> bool:
+    return live(look.belief(node.name).agent(attempt.job, attempt.number))
+
+
+def _leave_lost(look: Look, attempt: Attempt, gang: Gang) -> None:
+    spec = look.fleet.jobs[attempt.job].spec
+    for node in look.seats(attempt):
+        if starts_spent(look, attempt, node.name):
+            reason = f"its agent did not stay up in {look.policy.agent_starts_max} starts"
+            look.do(MoveNode(node.name, node.state, S.QUARANTINED, reason))
+        elif not in_sight(look, attempt, node.name) and spares(look, attempt.cluster, spec):
+            _leave_unseen(look, attempt, node, gang)
+
+
+def _leave_unseen(look: Look, attempt: Attempt, node: Node, gang: Gang) -> None:
+    """Take the seat of a node out of sight only where the gang misses it too, or never had it."""
+    error = look.belief(node.name).unreached_error
+    if look.gone(node.name, attempt):
+        reason = f"cannot be reached ({error}); nothing runs there"
+        look.do(MoveNode(node.name, node.state, S.SPARE, reason))
+    elif node.name in gang.missed or gang.waiting:
+        reason = f"cannot be reached ({error}), and its gang misses it; the register fences it"
+        look.do(MoveNode(node.name, node.state, S.QUARANTINED, reason))
+
+
+def _leave_unwanted(look: Look, attempt: Attempt, gang: Gang) -> None:
+    held = ranked(look, attempt, gang)
+    surplus = held[capacity(look, look.fleet.jobs[attempt.job].spec) :]
+    for node in held:
+        if node.state is S.STANDBY and node.name not in gang.members:
+            if node.cordon is not None:
+                reason = f"cordoned by {node.cordon.owner}: stands by no longer"
+                look.do(MoveNode(node.name, S.STANDBY, S.DRAINING, reason))
+            elif node in surplus:
+                look.do(MoveNode(node.name, S.STANDBY, S.DRAINING, "one standby too many"))
+    for node in look.seats(attempt):
+        if node.state is S.DRAINING and look.gone(node.name, attempt):
+            look.do(MoveNode(node.name, S.DRAINING, S.SPARE, "nothing of the gang is left there"))
+
+
+def _fill(look: Look, attempt: Attempt) -> None:
+    spec = look.fleet.jobs[attempt.job].spec
+    held = [node for node in look.seats(attempt) if node.state in HOLDS]
+    missing = capacity(look, spec) - len(held)
+    if missing <= 0:
+        return
+    in_use = sum(node.state is S.IN_USE for node in held)
+    for node in spares(look, attempt.cluster, spec)[:missing]:
+        end = S.IN_USE if in_use < spec.nodes_max else S.STANDBY
+        in_use += end is S.IN_USE
+        reason = f"seat in {attempt.job}, attempt {attempt.number}"
+        look.do(MoveNode(node.name, S.SPARE, end, reason, attempt.job, attempt.number))
+
+
+def _name_members(look: Look, attempt: Attempt, gang: Gang) -> None:
+    spec = look.fleet.jobs[attempt.job].spec
+    for place, node in enumerate(ranked(look, attempt, gang)):
+        end = S.IN_USE if place < spec.nodes_max else S.STANDBY
+        if node.state is not end:
+            took = end is S.IN_USE
+            reason = f"took a place in {attempt.job}" if took else "another took its place"
+            look.do(MoveNode(node.name, node.state, end, reason, attempt.job, attempt.number))
