@@ -30,5 +30,6 @@ def run(session: Session, log_level: str) -> None:
         stream=sys.stderr,
         format="%(asctime)s %(levelname)s %(message)s",
     )
-    logging.getLogger("apscheduler").setLevel(logging.WARNING)
+    for chatty in ("apscheduler", "alembic", "paramiko"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     build_service(session.settings).run()

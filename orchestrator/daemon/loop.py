@@ -201,9 +201,9 @@ class Loop:
         else:
             LOG.error("the decisions did not settle within %d rounds", ROUNDS_MAX)
         self._again_at = plan.look_again_at
-        for decision in plan.decisions:
-            if not isinstance(decision, LedgerOnly):
-                self._act(token, decision, fleet)
+        for effect in plan.decisions:
+            if not isinstance(effect, LedgerOnly):
+                self._act(token, effect, fleet)
         return fleet
 
     def _look(self) -> tuple[Fleet, Plan]:
