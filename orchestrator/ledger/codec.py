@@ -1,15 +1,19 @@
 """The core's frozen objects <-> JSON, by the name of their class.
 
 pydantic does the work from the type annotations; a class is found again by its name, so that a
-member of a union is never guessed from its fields.
+member of a union is never guessed from its fields. What was written can be read again, exactly:
+a thing whose fields are not of their declared types (a node says what it likes) is refused before
+it is written, because a row that cannot be read would stop every later look. NaN and infinity (a
+diverged loss) stay what they are, except inside fields of no declared type, where they become null.
 """
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from typing import Any, get_args
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from orchestrator.core.beliefs import ClusterBelief, NodeBelief, RegisterBelief
 from orchestrator.core.decisions import Decision, Incident
@@ -39,6 +43,14 @@ CLASSES: dict[str, type[Any]] = {
 }
 
 
+ERROR_MAX = 400  #: characters of pydantic's explanations that are told
+SURROGATE = "\\ud"  #: how json.dumps begins the escape of half a character
+
+
+class UnwritableError(PermanentError):
+    """A thing whose fields are not of their declared types: it was made of untrusted words."""
+
+
 class UnreadableRowError(PermanentError):
     """A row of the ledger is not what this version writes."""
 
@@ -49,8 +61,14 @@ def _adapter(name: str) -> TypeAdapter[Any]:
 
 
 def encode(thing: Any) -> str:
-    """Return the JSON of one of the classes above."""
-    return _adapter(type(thing).__name__).dump_json(thing).decode()
+    """Return the JSON of one of the classes above; raises `UnwritableError`."""
+    name = type(thing).__name__
+    try:
+        body = json.dumps(_adapter(name).dump_python(thing, mode="json", warnings="error"))
+        _read(name, body)  # pydantic writes None anywhere, and reads it only where it may stand
+    except (ValueError, TypeError, RecursionError) as error:  # pydantic's are ValueErrors
+        raise UnwritableError(f"not a {name} that can be kept: {str(error)[:ERROR_MAX]}") from error
+    return body
 
 
 def decode(name: str, body: str) -> Any:
@@ -58,8 +76,14 @@ def decode(name: str, body: str) -> Any:
     if name not in CLASSES:
         raise UnreadableRowError(f"the ledger holds a {name}, which this version does not know")
     try:
-        return _adapter(name).validate_json(body)
-    except ValidationError as error:
+        return _read(name, body)
+    except ValueError as error:
         raise UnreadableRowError(
-            f"the ledger holds a {name} that cannot be read: {error}"
+            f"the ledger holds a {name} that cannot be read: {str(error)[:ERROR_MAX]}"
         ) from error
+
+
+def _read(name: str, body: str) -> Any:
+    if SURROGATE in body:  # half a character: Python's parser reads it, pydantic's does not
+        return _adapter(name).validate_python(json.loads(body))
+    return _adapter(name).validate_json(body)
