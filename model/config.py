@@ -2,7 +2,8 @@
 
 The 2024 Reka report gives sizes (7B, 21B) but no dimensions; those of the big presets are our own
 choice, made so that 8 divides heads, key-value heads, feed-forward width and vocabulary. `core` is
-a placeholder: the report gives no size for it. `demo` is for tests and for `holdfast demo`, where a step must be quick.
+a placeholder: the report gives no size for it. `demo` is for tests and for
+`holdfast demo`, where a step must be quick.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ class Settings:
         up = step / WARMUP_STEPS
         decay_steps = max(1.0, self.steps * DECAY_SHARE)
         down = FINAL_SHARE + (1.0 - FINAL_SHARE) * (self.steps - step) / decay_steps
-        return self.learning_rate * min(1.0, up, down)
+        return self.learning_rate * max(0.0, min(1.0, up, down))
 
 
 def parse(arguments: Sequence[str] | None) -> Settings:

@@ -36,17 +36,17 @@ class VisionStem(nn.Module):
         the patch, else ValueError.
         """
         side = self.patch
-        n, _, _, height, width = frames.shape
+        n, times, _, height, width = frames.shape
         if height % side or width % side:
             raise ValueError(f"{height}x{width} pixels do not divide into {side}x{side} patches")
-        grid = frames.unflatten(4, (-1, side)).unflatten(3, (-1, side))
-        patches = grid.permute(0, 1, 3, 5, 2, 4, 6).flatten(4)  # n, time, row, column, numbers
+        grid = frames.reshape(n, times, 3, height // side, side, width // side, side)
+        patches = grid.permute(0, 1, 3, 5, 2, 4, 6).flatten(4)  # n, times, rows, columns, numbers
         features: Tensor = self.project(patches)
         return (features + self._places(features)).reshape(n, -1, features.shape[-1])
 
     @staticmethod
     def _places(features: Tensor) -> Tensor:
-        """A quarter of the width each for time, row and column; the last quarter stays free."""
+        """Return a quarter of the width each for time, row, column; the last stays zero."""
         _, times, rows, columns, d_model = features.shape
         quarter = d_model // 4
         grid = features.new_zeros(times, rows, columns, d_model)
@@ -69,7 +69,7 @@ class AudioStem(nn.Module):
     def forward(self, mels: Tensor) -> Tensor:
         """Return (n, frames // stride, d_model) of (n, frames, mels); a short rest is dropped."""
         whole = mels.shape[1] // self.stride * self.stride
-        joined = mels[:, :whole].unflatten(1, (-1, self.stride)).flatten(2)
+        joined = mels[:, :whole].reshape(len(mels), whole // self.stride, -1)
         features: Tensor = self.project(joined)
         places = wave(torch.arange(features.shape[1], device=mels.device), features.shape[2])
         return features + places.to(features.dtype)

@@ -17,8 +17,9 @@ from model.settings import Settings, parse
 from orchestrator.errors import UserError
 
 if TYPE_CHECKING:
-    from model.trainer import Trainer
     from orchestrator.runtime.training import Run
+
+    from model.trainer import Trainer
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,10 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def train(settings: Settings) -> None:
     """Train to the last step, from the newest checkpoint if there is one."""
-    import torch  # noqa: PLC0415  # after the command line is known to be right
+    import torch  # after the command line is known to be right
 
-    from model.trainer import Place, Trainer  # noqa: PLC0415
-    from orchestrator.runtime import training  # noqa: PLC0415
+    from model.trainer import Place, Trainer
+    from orchestrator.runtime import training
 
     torch.set_num_threads(1)  # one rank, one core; and sums in one order
     run = training.join()
@@ -76,7 +77,7 @@ def _finish(run: Run, trainer: Trainer) -> None:
     said: dict[str, float | int] = {"step": trainer.step, "loss": trainer.loss}
     said["tokens"] = trainer.tokens
     if trainer.settings.evaluate:
-        from model.evaluate import evaluate  # noqa: PLC0415
+        from model.evaluate import evaluate
 
         asked, dice = trainer.settings.evaluate, trainer.settings.data_seed
         with run.phase("evaluate"):

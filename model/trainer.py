@@ -99,7 +99,7 @@ class Trainer:
         """Return the facts that a resume must find again, read from the live state."""
         dice = torch.get_rng_state().numpy().tobytes()
         return {
-            "learning_rate": self.settings.learning_rate_at(self.step),
+            "learning_rate": self.settings.learning_rate_at(self.step + 1),  # of the next step
             "rng": hashlib.sha256(dice).hexdigest(),
             "tokens": self.tokens,
             "cursor": self.step * self.settings.batch,

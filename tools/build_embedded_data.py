@@ -42,8 +42,43 @@ VARIATION_SELECTOR = "\ufe0f"
 
 #: The 32 languages that the Reka report names, as CLDR calls them (Norwegian is `no`).
 LANGUAGES = (
-    "en de zh ja fr ko es it ar hi id vi th cs nl fi bg pt ta fa el ru tr te my sw ur et ms eu sv no"
-).split()
+    *(
+        "en",
+        "de",
+        "zh",
+        "ja",
+        "fr",
+        "ko",
+        "es",
+        "it",
+        "ar",
+        "hi",
+        "id",
+        "vi",
+        "th",
+        "cs",
+        "nl",
+        "fi",
+    ),
+    *(
+        "bg",
+        "pt",
+        "ta",
+        "fa",
+        "el",
+        "ru",
+        "tr",
+        "te",
+        "my",
+        "sw",
+        "ur",
+        "et",
+        "ms",
+        "eu",
+        "sv",
+        "no",
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -165,7 +200,9 @@ def short_names(annotations: Path, language: str) -> dict[str, str]:
 def copy_licences(root: Path, out: Path) -> None:
     """Put the licences of the art and of the captions beside them."""
     doc = root / "usr/share/doc"
-    credit = "Sprites rendered from Noto Emoji, Copyright 2013-2017 Google Inc., whose art is under:\n"
+    credit = (
+        "Sprites rendered from Noto Emoji, Copyright 2013-2017 Google Inc., whose art is under:\n"
+    )
     apache = Path("/usr/share/common-licenses/Apache-2.0").read_text("utf-8")
     (out / "LICENSE-sprites.txt").write_text(f"{credit}\n{apache}", "utf-8")
     unicode_terms = (doc / "unicode-cldr-core/copyright").read_text("utf-8")

@@ -53,7 +53,7 @@ def table() -> Table:
 @cache
 def sprites() -> NDArray[np.uint8]:
     """Return all sprites, (n, 32, 32, 4) RGBA, in the order of the table."""
-    from PIL import Image  # here: the text-only paths need no pillow  # noqa: PLC0415
+    from PIL import Image  # here: the text-only paths need no pillow
 
     with Image.open(io.BytesIO(read_embedded("sprites.png"))) as image:
         sheet = np.asarray(image.convert("RGBA"))

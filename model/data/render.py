@@ -28,7 +28,7 @@ def augmented(sprite: int, dice: np.random.Generator) -> Picture:
 
 
 def _moved(rgba: NDArray[np.uint8], dice: np.random.Generator) -> NDArray[np.uint8]:
-    from PIL import Image  # here: start-up does not wait for it  # noqa: PLC0415
+    from PIL import Image  # here: start-up does not wait for it
 
     angle = math.radians(dice.uniform(-TURN_MAX, TURN_MAX))
     scale = math.exp(dice.uniform(math.log(SCALE_MIN), math.log(SCALE_MAX)))
