@@ -99,6 +99,12 @@ class Generation:
     because: Because
     at: float
     by: str
+    held: bool = False  #: a store process of the first member listens at `store`
+
+    @property
+    def mark(self) -> str:
+        """What tells this formation from any other; the port of its store is new each time."""
+        return f"{self.seq}@{self.store}"
 
 
 @dataclass(frozen=True)
