@@ -46,6 +46,10 @@ class VerificationError(PermanentError):
         self.problems = problems
         self.pruned = pruned
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let ranks send it to each other."""
+        return (VerificationError, (self.commit, self.problems))
+
 
 @dataclass(frozen=True)
 class Report:
@@ -134,11 +138,10 @@ class Checkpoint:
 class Vault:
     """The checkpoints of one run: bulk data in `store`, their order in `register`."""
 
-    def __init__(self, store: Store, register: Register, run: str | None = None) -> None:
-        """With `run`, checkpoints of any other run are refused."""
+    def __init__(self, store: Store, register: Register) -> None:
+        """Remember both; nothing is read yet."""
         self.store = store
         self.register = register
-        self.run = run
 
     @property
     def place(self) -> str:
@@ -188,7 +191,6 @@ class Vault:
             ("step", commit.step, manifest.step),
             ("parent", commit.parent, manifest.parent),
             ("generation", commit.under, manifest.generation),
-            ("run", self.run or manifest.run, manifest.run),
         )
         for name, expected, found in said:
             if expected != found:
@@ -287,10 +289,10 @@ class Committer:
                 raise PermanentError(f"{self._vault.place}: part {part.key} is not there whole")
 
 
-def open_vault(url: str, register: str | None = None, run: str | None = None) -> Vault:
+def open_vault(url: str, register: str | None = None) -> Vault:
     """Return the vault at a URL; its register lies there too unless another URL is given."""
     store = open_store(url)
-    return Vault(store, Register(open_store(register) if register else store), run)
+    return Vault(store, Register(open_store(register) if register else store))
 
 
 def list_commits(url: str, register: str | None = None) -> tuple[Row, ...]:
@@ -335,7 +337,7 @@ def _row(vault: Vault, commit: Commit, void: Void | None) -> Row:
     return Row(
         seq=commit.seq,
         step=commit.step,
-        attempt=None if manifest is None else manifest.attempt,
+        attempt=_attempt(commit),
         under=commit.under,
         parent=commit.parent,
         counts=void is None,
@@ -347,3 +349,10 @@ def _row(vault: Vault, commit: Commit, void: Void | None) -> Row:
         at=commit.at,
         by=commit.by,
     )
+
+
+def _attempt(commit: Commit) -> int | None:
+    try:
+        return manifests.attempt_of(manifests.save_of(commit.manifest))
+    except IndexError:  # a manifest's key that is none of ours
+        return None
