@@ -42,6 +42,18 @@ def find_cluster(clusters: Iterable[Cluster], name: str) -> Cluster:
 def find_job(ledger: Ledger, name: str) -> Job:
     """Return a job, also one that is over; raises `UserError`."""
     known = {str(job.name): job for job in ledger.jobs()}
-    if name not in known:
-        raise unknown("job", name, known)
-    return known[name]
+    if name in known:
+        return known[name]
+    if (number := waiting(ledger, name)) is not None:
+        raise UserError(f"{name} is submitted (order {number}) and waits for a controller to run")
+    raise unknown("job", name, known)
+
+
+def waiting(ledger: Ledger, job: str) -> int | None:
+    """Return the number of the order that submits a job and was not answered yet."""
+    from orchestrator.core.observations import OrderKind
+
+    mine = [
+        one for one in ledger.orders_open() if (one.kind, one.subject) == (OrderKind.SUBMIT, job)
+    ]
+    return mine[0].number if mine else None

@@ -16,7 +16,7 @@ from orchestrator.cli.ask import (
     tell_answer,
     yes_option,
 )
-from orchestrator.cli.find import find_job, unknown
+from orchestrator.cli.find import find_job, unknown, waiting
 from orchestrator.cli.output import output_option, say, show_one, show_rows
 from orchestrator.cli.session import Session
 from orchestrator.errors import UserError
@@ -69,18 +69,23 @@ def _check_against_fleet(session: Session, file: Path, wish: JobFile) -> None:
         if name not in clusters:
             error = unknown("cluster", name, clusters)
             raise UserError(f"{file}: clusters: {error}")
-    taken = next((one for one in session.ledger.jobs() if one.name == wish.name), None)
-    if taken is not None:
-        raise UserError(
-            f"{file}: name: {wish.name!r} is taken by a job that is {taken.state}; "
-            "one run has one name for ever: give --name"
-        )
+    _check_name(session, file, wish.name)
     wanted = wish.to_spec().nodes_min
     allowed = [one for name, one in clusters.items() if not wish.clusters or name in wish.clusters]
     usable = [one for one in allowed if wish.accelerator in (None, one.sku)]
     if max((len(one.node_names) for one in usable), default=0) < wanted:
         kind = f" of {wish.accelerator}" if wish.accelerator else ""
         say(f"warning: no allowed cluster has {wanted} nodes{kind}; the job will wait")
+
+
+def _check_name(session: Session, file: Path, name: str) -> None:
+    taken = next((one for one in session.ledger.jobs() if one.name == name), None)
+    state = taken.state.value if taken else "submitted" if waiting(session.ledger, name) else None
+    if state is not None:
+        raise UserError(
+            f"{file}: name: {name!r} is taken by a job that is {state}; "
+            "one run has one name for ever: give --name"
+        )
 
 
 @job.command("list")

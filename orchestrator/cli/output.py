@@ -19,6 +19,7 @@ import click
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
     from rich.text import Text
 
 WIDTH = 4_000  #: of a line that no terminal bounds
@@ -67,7 +68,7 @@ def show_rows(rows: Sequence[Row], columns: Mapping[str, str], output: str) -> N
         table.add_column(header, no_wrap=header != last, overflow="fold")
     for row in rows:
         table.add_row(*(_cell(row.get(key)) for key in columns.values()))
-    console().print(table)
+    _print(table)
 
 
 def show_one(row: Row, output: str) -> None:
@@ -80,7 +81,17 @@ def show_one(row: Row, output: str) -> None:
     table = Table.grid(padding=(0, 2))
     for key, value in row.items():
         table.add_row(key.replace("_", " ").upper(), _cell(value))
-    console().print(table)
+    _print(table)
+
+
+def _print(table: Table) -> None:
+    out = console()
+    if out.is_terminal:
+        out.print(table)
+        return
+    with out.capture() as captured:  # rich pads every line to the width of its table
+        out.print(table)
+    click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def show_data(data: Any, output: str) -> None:

@@ -174,7 +174,7 @@ def _tell_missing(error: ModuleNotFoundError, *, debug: bool) -> int:
     return click.UsageError.exit_code
 
 
-@click.command(cls=Root)
+@click.command(cls=Root, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="holdfast", message="%(package)s %(version)s")
 @click.pass_context
 def main(context: click.Context) -> None:
