@@ -22,7 +22,7 @@ FINAL_SHARE = 0.05  #: of the learning rate, at the last step
 
 @dataclass(frozen=True)
 class Settings:
-    """One training run. All of it but `evaluate` and `checkpoint_every` decides the weights."""
+    """One training run. Its `digest` covers what decides the weights."""
 
     preset: str
     steps: int
@@ -35,6 +35,7 @@ class Settings:
     languages: tuple[str, ...]
     checkpoint_every: int  #: steps
     evaluate: int  #: sprites to describe at the end
+    checkpoints: str | None  #: URL of a vault, where Holdfast gives none
 
     @property
     def config(self) -> ModelConfig:
@@ -48,7 +49,8 @@ class Settings:
     def digest(self) -> str:
         """Return a SHA-256 over everything that decides the weights; a resume must match it."""
         facts = {**asdict(self), "model": asdict(self.config)}
-        del facts["checkpoint_every"], facts["evaluate"]
+        for name in ("checkpoint_every", "evaluate", "checkpoints"):
+            del facts[name]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
     def learning_rate_at(self, step: int) -> float:
@@ -79,6 +81,7 @@ def parse(arguments: Sequence[str] | None) -> Settings:
     flag("--languages", default="en", help="of the captions: codes joined by ','")
     flag("--checkpoint-every", type=int, default=20, help="steps from one checkpoint to the next")
     flag("--evaluate", type=int, default=0, metavar="N", help="describe N sprites at the end")
+    flag("--checkpoints", metavar="URL", help="vault to use where Holdfast gives none")
     given = parser.parse_args(arguments)
     settings = Settings(
         preset=given.preset,
@@ -92,6 +95,7 @@ def parse(arguments: Sequence[str] | None) -> Settings:
         languages=tuple(given.languages.split(",")),
         checkpoint_every=given.checkpoint_every,
         evaluate=given.evaluate,
+        checkpoints=given.checkpoints,
     )
     _refuse_nonsense(settings)
     return settings

@@ -25,11 +25,10 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; return its exit status, 2 for a mistake on the command line."""
     try:
-        settings = parse(arguments)
+        train(parse(arguments))
     except UserError as error:
         print(f"model.train: {error}", file=sys.stderr)
-        return UserError.exit_code
-    train(settings)
+        return error.exit_code
     return 0
 
 
@@ -41,7 +40,7 @@ def train(settings: Settings) -> None:
     from orchestrator.runtime import training
 
     torch.set_num_threads(1)  # one rank, one core; and sums in one order
-    run = training.join()
+    run = training.join(settings.checkpoints)
     with run.phase("init"):
         if run.world_size > 1:
             torch.distributed.init_process_group("gloo")
@@ -66,8 +65,7 @@ def _steps(run: Run, trainer: Trainer) -> None:
         run.heartbeat(trainer.step, loss=totals.loss, tokens_per_second=speed)
         last = trainer.step == settings.steps
         if last or trainer.step % settings.checkpoint_every == 0:
-            with run.phase("checkpoint"):
-                run.save(trainer.step, trainer.state(), **trainer.attestation())
+            run.save(trainer.step, trainer.state(), **trainer.attestation())
 
 
 def _finish(run: Run, trainer: Trainer) -> None:

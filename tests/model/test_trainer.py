@@ -92,7 +92,7 @@ def test_a_resumed_run_ends_with_the_weights_of_an_undisturbed_one() -> None:
 
 def test_the_attested_facts_move_with_the_step_and_know_the_settings() -> None:
     early, late = trained(1).attestation(), trained(2).attestation()
-    assert early["cursor"], late["cursor"] == (6, 12)
+    assert (early["cursor"], late["cursor"]) == (6, 12)
     for fact in ("rng", "tokens", "learning_rate"):
         assert early[fact] != late[fact]
     assert early["config"] == late["config"] != trained(1, "--lr", "0.001").attestation()["config"]
