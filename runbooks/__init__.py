@@ -1,1 +1,1 @@
-"""Runbooks: one Markdown file for every page of `orchestrator.core.pages`, shipped with the wheel."""
+"""Runbooks: one Markdown file for every page of `orchestrator.core.pages`, part of the wheel."""
