@@ -1,0 +1,3 @@
+from tests.system.conftest import make_fleet
+
+__all__ = ["make_fleet"]

@@ -1,0 +1,19 @@
+"""A stall is suspected early and acted upon late: a healthy job is left alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.system.fleet import LocalFleet
+from tests.system.healthy import run_healthy_job
+
+pytestmark = pytest.mark.system
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_hundred_steps_with_pauses_are_left_alone(
+    make_fleet: Callable[..., LocalFleet], seed: int
+) -> None:
+    run_healthy_job(make_fleet(clusters={"ash": 2}), seed=seed, steps=100, floor=3.0)
