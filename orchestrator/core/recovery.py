@@ -11,7 +11,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from orchestrator.core.agents import start_agents, sweep_silent
-from orchestrator.core.decisions import AppendFence, MoveAttempt, MoveJob, MoveNode
+from orchestrator.core.decisions import AppendFence, MoveAttempt, MoveJob, MoveNode, OpenIncident
 from orchestrator.core.gang import Gang, read_gang
 from orchestrator.core.granting import give_grant, issue_grant
 from orchestrator.core.jobs import OVER, Attempt, AttemptState, Job, JobState, Outcome, WhenAlone
@@ -189,8 +189,12 @@ def _move(look: Look, attempt: Attempt) -> None:
     if stuck and not look.all_gone(attempt):
         return
     other = choose_cluster(look, job, but=attempt.cluster)
-    if other is not None:
-        _finish(look, attempt, Outcome.MOVED, f"{short}; moving to {other}")
+    if other is None:
+        return
+    reason = f"{short}; moving to {other}"
+    if (Page.CLUSTER_LOST, job.name) not in {(i.page, i.subject) for i in look.fleet.incidents}:
+        look.do(OpenIncident(Page.CLUSTER_LOST, job.name, reason))
+    _finish(look, attempt, Outcome.MOVED, reason)
 
 
 def no_spare(job: Job) -> tuple[Page, str]:

@@ -1,0 +1,136 @@
+"""Properties of the one deciding function, on every snapshot that random histories lead to."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from typing import TypeVar
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from orchestrator.core.decisions import LedgerOnly, MoveNode
+from orchestrator.core.enact import enact, intend
+from orchestrator.core.fleet import Fleet
+from orchestrator.core.jobs import JobSpec, WhenAlone
+from orchestrator.core.nodes import MOVES, SEATED
+from orchestrator.core.observations import OrderKind
+from orchestrator.core.policies import Policy
+from orchestrator.core.reconcile import reconcile
+from tests.core.world import World
+
+EVENTS = ("none", "fault", "power", "gone", "kill", "proof", "cut", "mend", "suspect", "boot")
+ORDERS = tuple(OrderKind)
+T = TypeVar("T")
+
+
+def settled(fleet: Fleet, policy: Policy) -> list[object]:
+    """Enact and intend what is decided, and return what is decided after that."""
+    for decision in reconcile(fleet, policy).decisions:
+        if isinstance(decision, LedgerOnly):
+            fleet = enact(fleet, decision, fleet.now)
+        else:
+            fleet = intend(fleet, decision, token=1, limit=policy.intent_limit)
+    return list(reconcile(fleet, policy).decisions)
+
+
+def shuffled(fleet: Fleet, seed: int) -> Fleet:
+    """Return the same fleet, listed in another order."""
+    dice = random.Random(seed)
+
+    def mix(things: list[T]) -> list[T]:
+        dice.shuffle(things)
+        return things
+
+    return replace(
+        fleet,
+        clusters=tuple(mix(list(fleet.clusters))),
+        nodes=dict(mix(list(fleet.nodes.items()))),
+        jobs=dict(mix(list(fleet.jobs.items()))),
+        attempts=tuple(mix(list(fleet.attempts))),
+        intents=tuple(mix(list(fleet.intents))),
+        incidents=tuple(mix(list(fleet.incidents))),
+        used=tuple(mix(list(fleet.used))),
+        settled=tuple(mix(list(fleet.settled))),
+        beliefs=replace(
+            fleet.beliefs,
+            nodes=dict(mix(list(fleet.beliefs.nodes.items()))),
+            clusters=dict(mix(list(fleet.beliefs.clusters.items()))),
+            registers=dict(mix(list(fleet.beliefs.registers.items()))),
+        ),
+    )
+
+
+def happen(world: World, event: str, node: str) -> None:
+    sim = world.nodes[node]
+    match event:
+        case "fault":
+            world.fault(node)
+        case "suspect":
+            world.fault(node, check="net", code="", evidence="slow")
+        case "power":
+            world.stop_power(node)
+        case "gone":
+            world.stop_power(node, for_good=True)
+        case "kill" | "proof":
+            world.kill_agent(node, proof=event == "proof")
+        case "cut" | "mend":
+            sim.reachable = event == "mend"
+            sim.starts_again = sim.starts_again or event == "mend"
+        case "none":
+            pass
+        case _:
+            sim.boot, sim.findings = sim.boot + 1, []
+            sim.agents.clear()
+
+
+def check(world: World) -> None:
+    fleet, policy = world.fleet, world.policy
+    assert settled(fleet, policy) == []
+    one, other = reconcile(fleet, policy), reconcile(shuffled(fleet, 7), policy)
+    assert one == other
+    for node in fleet.nodes.values():
+        assert (node.job is not None) == (node.state in SEATED)
+    for attempt in fleet.attempts:
+        if attempt.grant is not None:
+            assert len(set(attempt.grant.seats)) == len(attempt.grant.seats)
+            spec = fleet.jobs[attempt.job].spec
+            assert spec.nodes_min <= len(attempt.grant.nodes) <= spec.nodes_max
+    for decision in world.done:
+        if isinstance(decision, MoveNode):
+            assert decision.end in MOVES[decision.start]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    size=st.integers(1, 3),
+    register=st.booleans(),
+    alone=st.sampled_from(WhenAlone),
+    events=st.lists(
+        st.tuples(st.sampled_from(EVENTS), st.integers(0, 6), st.integers(1, 9)), max_size=10
+    ),
+    orders=st.lists(st.tuples(st.sampled_from(ORDERS), st.integers(0, 6)), max_size=3),
+)
+def test_whatever_happens_a_decision_is_made_once_and_lawfully(
+    size: int,
+    register: bool,
+    alone: WhenAlone,
+    events: list[tuple[str, int, int]],
+    orders: list[tuple[OrderKind, int]],
+) -> None:
+    world = World({"a": 4, "b": 3})
+    spec = JobSpec(
+        nodes_min=size, nodes_max=size, register="/r" if register else None, when_alone=alone
+    )
+    world.submit("train", spec)
+    world.submit("other", JobSpec(nodes_min=1, nodes_max=2, register="/s"), steps=25)
+    world.run(12)
+    names = sorted(world.nodes)
+    for place, (event, node, wait) in enumerate(events):
+        happen(world, event, names[node])
+        if place < len(orders):
+            kind, subject = orders[place]
+            world.order(kind, "train" if kind is OrderKind.STOP else names[subject])
+        for _ in range(wait):
+            world.tick()
+            check(world)
