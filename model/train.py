@@ -17,9 +17,8 @@ from model.settings import Settings, parse
 from orchestrator.errors import UserError
 
 if TYPE_CHECKING:
-    from orchestrator.runtime.training import Run
-
     from model.trainer import Trainer
+    from orchestrator.runtime.training import Run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
