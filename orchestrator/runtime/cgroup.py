@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.runtime.place import Place, write_atomically
-from orchestrator.runtime.processes import cgroup_mounts
 
+PROC = Path("/proc")
 _PREFIX = "holdfast-"
 
 
@@ -55,7 +56,7 @@ class ControlGroup:
             folder = Path(_memo(place).read_text())
         except (OSError, ValueError):
             return None
-        mount = cgroup_mounts().get("cgroup2")
+        mount = mounts().get("cgroup2")
         ours = mount is not None and mount in folder.parents and folder.name.startswith(_PREFIX)
         return cls(folder) if ours and folder.is_dir() else None
 
@@ -96,7 +97,7 @@ def _memo(place: Place) -> Path:
 
 
 def _own_folder() -> Path | None:
-    mount = cgroup_mounts().get("cgroup2")
+    mount = mounts().get("cgroup2")
     if mount is None:
         return None
     with suppress(OSError):
@@ -104,3 +105,44 @@ def _own_folder() -> Path | None:
             if line.startswith("0::"):
                 return mount / line[3:].lstrip("/")
     return None
+
+
+def frozen(pid: int) -> bool:
+    """Say whether the process sits in a frozen control group (v2 freezer, or v1's)."""
+    return any(_is_frozen(folder) for folder in _cgroup_folders(pid))
+
+
+def _is_frozen(folder: Path) -> bool:
+    with suppress(OSError):
+        if "frozen 1" in (folder / "cgroup.events").read_text():
+            return True
+    with suppress(OSError):
+        return (folder / "freezer.state").read_text().strip() == "FROZEN"
+    return False
+
+
+def _cgroup_folders(pid: int) -> Iterator[Path]:
+    """Yield the folders of the process's groups that a freezer could act on."""
+    try:
+        lines = (PROC / str(pid) / "cgroup").read_text().splitlines()
+    except OSError:
+        return
+    where = mounts()
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        kind = controllers or "cgroup2"
+        if kind in ("cgroup2", "freezer") and kind in where:
+            yield where[kind] / path.lstrip("/")
+
+
+def mounts() -> dict[str, Path]:
+    """Return where the unified hierarchy ("cgroup2") and v1's "freezer" are mounted."""
+    found: dict[str, Path] = {}
+    with suppress(OSError), (PROC / "self" / "mounts").open() as table:
+        for line in table:
+            _, where, kind, options, *_ = line.split()
+            if kind == "cgroup2":
+                found["cgroup2"] = Path(where)
+            elif kind == "cgroup" and "freezer" in options.split(","):
+                found["freezer"] = Path(where)
+    return found

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from orchestrator.runtime import processes
+from orchestrator.runtime import cgroup, processes
 from orchestrator.runtime.processes import Sweep, Target
 from orchestrator.runtime.stacks import Dump
 
@@ -86,4 +86,4 @@ def is_stopped(pid: int) -> bool:
     process = processes.read(pid)
     if process is None or process.dead:
         return False
-    return process.state == "T" or processes.frozen(pid)
+    return process.state == "T" or cgroup.frozen(pid)

@@ -88,13 +88,23 @@ class Guard:
             if status is not None:
                 return line.why or f"the agent ended ({_how(status)})"
             if not open_still:
-                return line.why or "the agent closed its line"
+                return line.why or f"the agent ended ({self._last_status(child)})"
             if self._told_to_stop:
                 return "the guard was told to stop"
             left = REAP_EVERY if line.deadline is None else line.deadline - boottime()
             if left <= 0:
                 return "alone for too long: neither controller nor register was heard in time"
             self._sleep(line, min(left, REAP_EVERY))
+
+    def _last_status(self, child: subprocess.Popen[bytes]) -> str:
+        """Say how the agent ended; it closes its line a moment before the kernel reports it."""
+        until = time.monotonic() + REAP_EVERY
+        while time.monotonic() < until:
+            status = self._reap(child)
+            if status is not None:
+                return _how(status)
+            time.sleep(0.002)
+        return "it closed its line and runs on"
 
     def _sleep(self, line: GuardEnd, seconds: float) -> None:
         ready, _, _ = select.select([line.fileno(), self._wake[0].fileno()], [], [], seconds)

@@ -31,6 +31,7 @@ from orchestrator.runtime.place import (
     Place,
     boot_id,
     locked,
+    places,
     raise_token,
     read_json,
     write_atomically,
@@ -81,7 +82,7 @@ def sweep(place: Place, token: int) -> Said:
     """
     with locked(place.home, limit=LOCK_LIMIT):
         _accept(place.home, token)
-        killed = _kill(place, Target(place.marker))
+        killed = _kill(place)
         proof = read_json(place.gone)
         if proof is None or killed:
             proof = _prove(place, f"swept for token {token}, {killed} killed")
@@ -109,18 +110,11 @@ def _accept(home: Path, token: int) -> None:
 
 def _refuse_if_newer(home: Path, spec: AgentSpec) -> None:
     """Refuse to replace a living agent of a later attempt of the same job: the order is late."""
-    for run in _runs(home):
-        job, _, attempt = run.rpartition(".")
+    for place in places(home):
+        job, _, attempt = place.run.rpartition(".")
         newer = job == spec.job and attempt.isdigit() and int(attempt) > spec.attempt
-        if newer and living_agent(Place(home, run)) is not None:
-            raise PermanentError(f"{run} runs here already; {spec.run} is an older attempt")
-
-
-def _runs(home: Path) -> list[str]:
-    try:
-        return sorted(entry.name for entry in os.scandir(home / "attempts") if entry.is_dir())
-    except FileNotFoundError:
-        return []
+        if newer and living_agent(place) is not None:
+            raise PermanentError(f"{place.run} runs here already; {spec.run} is an older attempt")
 
 
 def _clear(home: Path, *, why: str) -> None:
@@ -129,19 +123,17 @@ def _clear(home: Path, *, why: str) -> None:
     Processes that carry only HOLDFAST_HOME are launchers like this one, waiting for the lock.
     """
     marked = Target({"HOLDFAST_HOME": str(home)}, present=frozenset({"HOLDFAST_RUN"}))
-    places = [Place(home, run) for run in _runs(home)]
-    for place in places:
-        _kill(place, marked)
-    for place in places:
+    processes.sweep_home(home, marked, limit=SWEEP_LIMIT)
+    for place in places(home):
         if read_json(place.gone) is None:
             _prove(place, why)
 
 
-def _kill(place: Place, target: Target) -> int:
+def _kill(place: Place) -> int:
     group = ControlGroup.of(place)
-    if group is not None and not group.kill(limit=SWEEP_LIMIT):
-        raise TransientError(f"{place.run}: its control group is not empty yet")
-    killed = processes.sweep(target, limit=SWEEP_LIMIT)
+    if group is not None:
+        group.kill(limit=SWEEP_LIMIT)
+    killed = processes.sweep(Target(place.marker), limit=SWEEP_LIMIT)
     if group is not None:
         group.remove()
     return killed

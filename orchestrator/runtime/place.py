@@ -109,6 +109,15 @@ class Place:
         return {"HOLDFAST_RUN": self.run, "HOLDFAST_HOME": str(self.home)}
 
 
+def places(home: Path) -> list[Place]:
+    """Return the attempts that have a folder on this node."""
+    try:
+        runs = sorted(entry.name for entry in os.scandir(home / "attempts") if entry.is_dir())
+    except FileNotFoundError:
+        return []
+    return [Place(home, run) for run in runs]
+
+
 def write_atomically(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Write a whole file or nothing, and make it durable before returning.
 

@@ -16,11 +16,12 @@ import os
 import signal
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from orchestrator.errors import TransientError
+from orchestrator.runtime.cgroup import ControlGroup
+from orchestrator.runtime.place import places
 
 PROC = Path("/proc")
 DEAD = frozenset("ZXx")  #: states of a process that runs no more
@@ -216,45 +217,18 @@ def kill_home(home: Path, *, limit: float = 10.0) -> int:
 
     Raises `TransientError` if something survives. The caller is spared.
     """
-    return sweep(Target({"HOLDFAST_HOME": os.path.realpath(home)}), limit=limit)
+    return sweep_home(home, Target({"HOLDFAST_HOME": os.path.realpath(home)}), limit=limit)
 
 
-def frozen(pid: int) -> bool:
-    """Say whether the process sits in a frozen control group (v2 freezer, or v1's)."""
-    return any(_is_frozen(folder) for folder in _cgroup_folders(pid))
+def sweep_home(home: Path, target: Target, *, limit: float) -> int:
+    """Empty and remove the control groups of all attempts on a node, then sweep `target`.
 
-
-def _is_frozen(folder: Path) -> bool:
-    with suppress(OSError):
-        if "frozen 1" in (folder / "cgroup.events").read_text():
-            return True
-    with suppress(OSError):
-        return (folder / "freezer.state").read_text().strip() == "FROZEN"
-    return False
-
-
-def _cgroup_folders(pid: int) -> Iterator[Path]:
-    """Yield the folders of the process's groups that a freezer could act on."""
-    try:
-        lines = (PROC / str(pid) / "cgroup").read_text().splitlines()
-    except OSError:
-        return
-    mounts = cgroup_mounts()
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        kind = controllers or "cgroup2"
-        if kind in ("cgroup2", "freezer") and kind in mounts:
-            yield mounts[kind] / path.lstrip("/")
-
-
-def cgroup_mounts() -> dict[str, Path]:
-    """Return where the unified hierarchy ("cgroup2") and v1's "freezer" are mounted."""
-    mounts: dict[str, Path] = {}
-    with suppress(OSError), (PROC / "self" / "mounts").open() as table:
-        for line in table:
-            _, where, kind, options, *_ = line.split()
-            if kind == "cgroup2":
-                mounts["cgroup2"] = Path(where)
-            elif kind == "cgroup" and "freezer" in options.split(","):
-                mounts["freezer"] = Path(where)
-    return mounts
+    Raises as `sweep` does.
+    """
+    groups = [group for place in places(home) if (group := ControlGroup.of(place)) is not None]
+    for group in groups:
+        group.kill(limit=limit)
+    killed = sweep(target, limit=limit)
+    for group in groups:
+        group.remove()
+    return killed

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -452,7 +453,8 @@ class Ranks:
     def end(self, now: float, why: str) -> None:
         """Begin to end the generation; `look` goes on with it. A second call changes nothing.
 
-        Stacks of a hang that are being taken are waited for, within their limit.
+        Stacks of a hang that are being taken are waited for, within their limit. `why` goes to the
+        agent's log.
         """
         if self._plan is None or self._ending is not None:
             return
@@ -462,7 +464,7 @@ class Ranks:
         children = [rank.child for rank in self._ranks]
         self._ending = Ending(children, self._target(), manner, dumps)
         self._ending.step(now)
-        self._jot("stopped", f"ending generation {self._plan.generation}: {why}", {})
+        print(f"ending generation {self._plan.generation}: {why}", file=sys.stderr, flush=True)
 
     def _target(self) -> Target:
         """Mean what carries HOLDFAST_GENERATION, and orphans that the guard has adopted."""
