@@ -13,7 +13,7 @@ from orchestrator.core.gang import Gang, live
 from orchestrator.core.jobs import Attempt, AttemptState
 from orchestrator.core.look import LIVE, Look
 from orchestrator.core.nodes import SEATED, JobName, Node, NodeName, NodeState
-from orchestrator.core.seating import HOLDS
+from orchestrator.core.placement import HOLDS
 from orchestrator.core.verdicts import Verdict
 from orchestrator.runtime.reports import Stage
 

@@ -15,7 +15,8 @@ from orchestrator.core.gang import Gang, address, answers, live
 from orchestrator.core.jobs import Attempt, SeatGrant
 from orchestrator.core.look import Look
 from orchestrator.core.nodes import Node, NodeName, NodeState
-from orchestrator.core.seating import HOLDS, ranked
+from orchestrator.core.placement import HOLDS
+from orchestrator.core.seating import ranked
 from orchestrator.runtime.reports import Stage
 
 

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from orchestrator.core.decisions import MoveJob, OpenAttempt
-from orchestrator.core.jobs import AttemptState, Job, JobSpec, JobState, Outcome
+from orchestrator.core.decisions import MoveJob, MoveNode, OpenAttempt
+from orchestrator.core.jobs import Attempt, AttemptState, Job, JobSpec, JobState, Outcome
 from orchestrator.core.look import LIVE, Look
 from orchestrator.core.nodes import ClusterName, JobName, Node, NodeState
 from orchestrator.core.verdicts import Verdict
 
 STALE_LOOKS = 5  #: probes missed until a verdict is too old to seat a node on
 STALE_MIN = timedelta(minutes=1)
+HOLDS = frozenset({NodeState.IN_USE, NodeState.STANDBY})  #: seats that count as the gang's
 
 
 def place_jobs(look: Look) -> None:
@@ -58,6 +59,26 @@ def spares(look: Look, cluster: ClusterName, spec: JobSpec) -> list[Node]:
     here = [node for node in look.nodes() if node.cluster == cluster]
     fit = [node for node in here if unfit_to_seat(look, node, spec) is None]
     return sorted(fit, key=lambda node: (len(look.reboots(node.name)), node.name))
+
+
+def capacity(look: Look, spec: JobSpec) -> int:
+    """Return how many seats an attempt should have; without a register it has no standbys."""
+    return spec.nodes_max + (look.policy.standbys if spec.register is not None else 0)
+
+
+def fill_seats(look: Look, attempt: Attempt) -> None:
+    """Give spares of the attempt's cluster the seats that it lacks."""
+    spec = look.fleet.jobs[attempt.job].spec
+    held = [node for node in look.seats(attempt) if node.state in HOLDS]
+    missing = capacity(look, spec) - len(held)
+    if missing <= 0:
+        return
+    in_use = sum(node.state is NodeState.IN_USE for node in held)
+    for node in spares(look, attempt.cluster, spec)[:missing]:
+        end = NodeState.IN_USE if in_use < spec.nodes_max else NodeState.STANDBY
+        in_use += end is NodeState.IN_USE
+        reason = f"seat in {attempt.job}, attempt {attempt.number}"
+        look.do(MoveNode(node.name, NodeState.SPARE, end, reason, attempt.job, attempt.number))
 
 
 def allowed(look: Look, spec: JobSpec) -> list[ClusterName]:
@@ -111,6 +132,9 @@ def _open(look: Look, job: Job, cluster: ClusterName) -> None:
     reason = f"{cluster} has the nodes"
     look.do(OpenAttempt(job.name, number, cluster, reason))
     look.do(MoveJob(job.name, JobState.RUNNING, f"attempt {number} on {cluster}"))
+    attempt = look.attempt(job.name, number)
+    if attempt is not None:
+        fill_seats(look, attempt)
 
 
 def fenced(look: Look, job: JobName) -> int:

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from orchestrator.core.decisions import MoveNode
 from orchestrator.core.gang import Gang, live
-from orchestrator.core.jobs import Attempt, JobSpec
+from orchestrator.core.jobs import Attempt
 from orchestrator.core.look import Look
 from orchestrator.core.nodes import Node, NodeName, NodeState
-from orchestrator.core.placement import spares
+from orchestrator.core.placement import HOLDS, capacity, fill_seats, spares
 
 S = NodeState
-HOLDS = frozenset({S.IN_USE, S.STANDBY})
 
 
 def keep_seats(look: Look, attempt: Attempt, gang: Gang) -> None:
@@ -23,12 +22,7 @@ def keep_seats(look: Look, attempt: Attempt, gang: Gang) -> None:
     _leave_lost(look, attempt, gang)
     _leave_unwanted(look, attempt, gang)
     _name_members(look, attempt, gang)
-    _fill(look, attempt)
-
-
-def capacity(look: Look, spec: JobSpec) -> int:
-    """Return how many seats an attempt should have; without a register it has no standbys."""
-    return spec.nodes_max + (look.policy.standbys if spec.register is not None else 0)
+    fill_seats(look, attempt)
 
 
 def ranked(look: Look, attempt: Attempt, gang: Gang) -> list[Node]:
@@ -101,20 +95,6 @@ def _leave_unwanted(look: Look, attempt: Attempt, gang: Gang) -> None:
     for node in look.seats(attempt):
         if node.state is S.DRAINING and look.gone(node.name, attempt):
             look.do(MoveNode(node.name, S.DRAINING, S.SPARE, "nothing of the gang is left there"))
-
-
-def _fill(look: Look, attempt: Attempt) -> None:
-    spec = look.fleet.jobs[attempt.job].spec
-    held = [node for node in look.seats(attempt) if node.state in HOLDS]
-    missing = capacity(look, spec) - len(held)
-    if missing <= 0:
-        return
-    in_use = sum(node.state is S.IN_USE for node in held)
-    for node in spares(look, attempt.cluster, spec)[:missing]:
-        end = S.IN_USE if in_use < spec.nodes_max else S.STANDBY
-        in_use += end is S.IN_USE
-        reason = f"seat in {attempt.job}, attempt {attempt.number}"
-        look.do(MoveNode(node.name, S.SPARE, end, reason, attempt.job, attempt.number))
 
 
 def _name_members(look: Look, attempt: Attempt, gang: Gang) -> None:

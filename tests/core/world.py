@@ -302,7 +302,7 @@ class World:
 
     def _give(self, node: str, run: tuple[str, int], number: int, agent: str) -> None:
         sim, attempt = self._reach(node), self.attempt(run[0])
-        if sim.agents[run].name != agent or attempt.grant is None:
+        if run not in sim.agents or sim.agents[run].name != agent or attempt.grant is None:
             raise RuntimeError("another agent by now")
         sim.agents[run].grant = number
         sim.agents[run].seats = attempt.grant.seats
