@@ -22,7 +22,6 @@ from orchestrator.core.beliefs import Beliefs
 from orchestrator.core.decisions import Effect, Intent, LedgerOnly, key
 from orchestrator.core.explain import explain
 from orchestrator.core.fleet import Cluster, Fleet
-from orchestrator.core.news import news
 from orchestrator.core.observations import Observation
 from orchestrator.core.policies import Policy
 from orchestrator.core.reconcile import Plan, reconcile
@@ -172,8 +171,6 @@ class Loop:
         if seen or fresh:
             now = self.clock.now()
             after = self.ledger.record(token, [*seen, *fresh], now, assess)
-            for one in news(self._beliefs, after):
-                self.ledger.event(token, Event(one.at, one.kind, one.subjects, one.text), now)
             self._beliefs = after
             self.eyes.remember(seen)
             self._orders_seen = max([self._orders_seen, *(order.number for order in fresh)])

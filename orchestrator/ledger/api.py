@@ -20,6 +20,9 @@ from orchestrator.core.jobs import Attempt, Job, SeatGrant
 from orchestrator.core.observations import Observation, Ordered, OrderKind
 from orchestrator.errors import PermanentError
 
+PRUNE_MAX = 20_000  #: observations forgotten in one transaction
+BUDGETS = timedelta(days=1)  #: how far back `Fleet.used` goes
+
 Assess = Callable[[Beliefs, Sequence[Observation], datetime], Beliefs]
 
 
@@ -59,6 +62,16 @@ class Settlement:
     ok: bool | None = None
     text: str = ""
     settled_at: datetime | None = None
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """One observation as it lies in the ledger; those of one `record` share the moment."""
+
+    number: int
+    recorded_at: datetime
+    observation: Observation
 
 
 class Ledger(Protocol):
@@ -89,12 +102,17 @@ class Ledger(Protocol):
     ) -> Beliefs:
         """Append observations and the beliefs that follow from them, in one transaction.
 
-        Notes of agents become events, each once, however often an agent repeats it.
+        Notes of agents become events, each once, however often an agent repeats it; so does what
+        the controller noticed itself (`core.news`). An observation whose fields are not of their
+        types, made of a node's untrusted words, is left out and told as `observation-refused`.
         """
         ...
 
     def apply(self, token: int, decision: LedgerOnly, now: datetime) -> None:
-        """Enact a decision on the state and tell it as an event, in one transaction."""
+        """Enact a decision on the state and tell it as an event, in one transaction.
+
+        Raises what `core.enact` raises for an unlawful move, and has then written nothing.
+        """
         ...
 
     def intend(
@@ -125,7 +143,10 @@ class Ledger(Protocol):
         ...
 
     def prune(self, token: int, before: datetime) -> int:
-        """Forget observations older than a moment; return how many."""
+        """Forget observations recorded before a moment; return how many, `PRUNE_MAX` at most.
+
+        In pieces, so that no write waits long: call it again while it returns `PRUNE_MAX`.
+        """
         ...
 
     # -- people ----------------------------------------------------------------------------
@@ -139,7 +160,7 @@ class Ledger(Protocol):
         body: Mapping[str, Any],
         now: datetime,
     ) -> int:
-        """Ask for something; returns the order's number."""
+        """Ask for something, and tell that; returns the order's number."""
         ...
 
     def order_answer(self, number: int) -> tuple[bool, str] | None:
@@ -180,6 +201,10 @@ class Ledger(Protocol):
 
     def settlements(self, limit: int = 500) -> tuple[Settlement, ...]:
         """Return the newest intents with their outcomes, oldest first."""
+        ...
+
+    def observed(self, after: int = 0, limit: int = 1_000) -> tuple[Recorded, ...]:
+        """Return observations that are still kept, by number, beginning behind `after`."""
         ...
 
     def alert_states(self) -> dict[int, dict[str, Any]]:

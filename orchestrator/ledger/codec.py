@@ -10,6 +10,7 @@ diverged loss) stay what they are, except inside fields of no declared type, whe
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, get_args
 
@@ -69,6 +70,20 @@ def encode(thing: Any) -> str:
     except (ValueError, TypeError, RecursionError) as error:  # pydantic's are ValueErrors
         raise UnwritableError(f"not a {name} that can be kept: {str(error)[:ERROR_MAX]}") from error
     return body
+
+
+def sift(
+    seen: Sequence[Observation],
+) -> tuple[list[tuple[Observation, str]], list[tuple[Observation, str]]]:
+    """Return (observation, JSON) of those that can be kept, (observation, why not) of the rest."""
+    kept: list[tuple[Observation, str]] = []
+    refused: list[tuple[Observation, str]] = []
+    for one in seen:
+        try:
+            kept.append((one, encode(one)))
+        except UnwritableError as error:
+            refused.append((one, str(error)))
+    return kept, refused
 
 
 def decode(name: str, body: str) -> Any:

@@ -1,6 +1,7 @@
 """The in-memory twin of the ledger: for the simulator and for tests. Forgotten with the process.
 
-The same rules as in SQL, over plain lists; the contract suite runs on both.
+The same rules as in SQL, over plain lists; the contract suite runs on both. Only what is for
+strangers is left out: it keeps objects, not rows, and takes any observation as it is.
 """
 
 from __future__ import annotations
@@ -27,10 +28,18 @@ from orchestrator.core.fleet import Cluster, Fleet
 from orchestrator.core.jobs import Attempt, AttemptState, Job, SeatGrant
 from orchestrator.core.observations import Observation, Ordered, OrderKind
 from orchestrator.ledger import telling
-from orchestrator.ledger.api import Assess, Event, Holder, Settlement, StaleTokenError
+from orchestrator.ledger.api import (
+    BUDGETS,
+    PRUNE_MAX,
+    Assess,
+    Event,
+    Holder,
+    Recorded,
+    Settlement,
+    StaleTokenError,
+)
 
 START = datetime(1970, 1, 1, tzinfo=UTC)
-BUDGETS = timedelta(days=1)
 
 
 @dataclass(slots=True)
@@ -45,9 +54,12 @@ class MemoryLedger:
     _incidents: list[Incident] = field(default_factory=list)
     _alerts: dict[int, dict[str, Any]] = field(default_factory=dict)
     _settlements: list[Settlement] = field(default_factory=list)
+    _open: dict[str, int] = field(default_factory=dict)  #: key -> index of its open intent
+    _tries: dict[str, int] = field(default_factory=dict)
     _orders: list[Ordered] = field(default_factory=list)
     _answers: dict[int, tuple[bool, str]] = field(default_factory=dict)
-    _observations: list[tuple[datetime, Observation]] = field(default_factory=list)
+    _observations: list[Recorded] = field(default_factory=list)
+    _observed: int = 0
     _events: list[Event] = field(default_factory=list)
     _notes: set[str] = field(default_factory=set)
     _lock: threading.RLock = field(default_factory=threading.RLock)
@@ -96,9 +108,14 @@ class MemoryLedger:
     ) -> Beliefs:
         """Append observations and the beliefs that follow from them, in one transaction."""
         with self._own(token):
-            after = assess(self._fleet.beliefs, observations, now)
+            before = self._fleet.beliefs
+            after = assess(before, observations, now)
             self._fleet = replace(self._fleet, beliefs=after)
-            self._observations += [(now, one) for one in observations]
+            for one in observations:
+                self._observed += 1
+                self._observations.append(Recorded(self._observed, now, one))
+            for told in telling.of_beliefs(before, after):
+                self._tell(told, now)
             for note, event in telling.of_notes(observations):
                 if note not in self._notes:
                     self._notes.add(note)
@@ -108,7 +125,8 @@ class MemoryLedger:
     def apply(self, token: int, decision: LedgerOnly, now: datetime) -> None:
         """Enact a decision on the state and tell it as an event, in one transaction."""
         with self._own(token):
-            after = enact(self._present(now), decision, now)
+            before = self._present(now)
+            after = enact(before, decision, now)
             for one in after.attempts:
                 self._attempts[(one.job, one.number)] = one
                 if isinstance(decision, IssueGrant) and one.grant is not None:
@@ -117,7 +135,7 @@ class MemoryLedger:
             self._fleet = after
             if isinstance(decision, SettleOrder):
                 self._answers.setdefault(decision.order, (decision.done, decision.reason))
-            self._tell(telling.of_decision(decision, now), now)
+            self._tell(telling.of_decision(decision, now, before), now)
 
     def _keep_grant(self, decision: IssueGrant, attempt: Attempt) -> None:
         named = (attempt.job, attempt.number)
@@ -140,11 +158,12 @@ class MemoryLedger:
         """Write an intent; None if one with the same key has no outcome yet."""
         name = key(decision)
         with self._own(token):
-            same = [one for one in self._settlements if one.intent.key == name]
-            if any(one.ok is None for one in same):
+            if name in self._open:
                 return None
             intent = Intent(name, decision, now, deadline, token)
-            self._settlements.append(Settlement(intent, len(same) + 1))
+            self._tries[name] = self._tries.get(name, 0) + 1
+            self._open[name] = len(self._settlements)
+            self._settlements.append(Settlement(intent, self._tries[name]))
             spent = uses(Fleet(now), decision, now)
             if spent is not None:
                 self._fleet = replace(self._fleet, used=(*self._fleet.used, spent))
@@ -156,11 +175,14 @@ class MemoryLedger:
     ) -> None:
         """Write what came of an intent, exactly once; a second outcome is ignored."""
         with self._own(token):
-            for index, one in enumerate(self._settlements):
-                if one.intent.key == key and one.ok is None:
-                    self._settlements[index] = replace(one, ok=ok, text=text, settled_at=now)
-                    told = telling.of_outcome(one.intent.decision, ok=ok, text=text, now=now)
-                    self._tell(told, now)
+            index = self._open.pop(key, None)
+            if index is None:
+                return
+            one = self._settlements[index]
+            self._settlements[index] = replace(
+                one, ok=ok, text=text, settled_at=now, data=dict(data)
+            )
+            self._tell(telling.of_outcome(one.intent.decision, ok=ok, text=text, now=now), now)
 
     def event(self, token: int, event: Event, now: datetime) -> None:
         """Tell something."""
@@ -178,10 +200,10 @@ class MemoryLedger:
     def prune(self, token: int, before: datetime) -> int:
         """Forget observations older than a moment; return how many."""
         with self._own(token):
-            kept = [one for one in self._observations if one[0] >= before]
-            gone = len(self._observations) - len(kept)
-            self._observations = kept
-            return gone
+            old = [one.number for one in self._observations if one.recorded_at < before]
+            gone = set(old[:PRUNE_MAX])
+            self._observations = [one for one in self._observations if one.number not in gone]
+            return len(gone)
 
     # -- people ------------------------------------------------------------------------------
 
@@ -197,7 +219,9 @@ class MemoryLedger:
         """Ask for something; returns the order's number."""
         with self._lock:
             number = len(self._orders) + 1
-            self._orders.append(Ordered(number, now, by, kind, subject, reason, dict(body)))
+            order = Ordered(number, now, by, kind, subject, reason, dict(body))
+            self._orders.append(order)
+            self._tell(telling.of_order(order), now)
             return number
 
     def order_answer(self, number: int) -> tuple[bool, str] | None:
@@ -221,7 +245,7 @@ class MemoryLedger:
             self._fleet,
             now=now,
             attempts=tuple(sorted(kept, key=lambda one: (one.job, one.number))),
-            intents=tuple(one.intent for one in self._settlements if one.ok is None),
+            intents=tuple(self._settlements[index].intent for index in self._open.values()),
             incidents=tuple(one for one in self._incidents if one.closed_at is None),
             used=tuple(one for one in self._fleet.used if one.at > now - BUDGETS),
         )
@@ -263,6 +287,10 @@ class MemoryLedger:
     def settlements(self, limit: int = 500) -> tuple[Settlement, ...]:
         """Return the newest intents with their outcomes, oldest first."""
         return tuple(self._settlements[-limit:])
+
+    def observed(self, after: int = 0, limit: int = 1_000) -> tuple[Recorded, ...]:
+        """Return observations that are still kept, by number, beginning behind `after`."""
+        return tuple(one for one in self._observations if one.number > after)[:limit]
 
     def alert_states(self) -> dict[int, dict[str, Any]]:
         """Return what `remember_alert` keeps, by incident."""

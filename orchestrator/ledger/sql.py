@@ -9,53 +9,65 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import IntegrityError
 
-from orchestrator.core.beliefs import Beliefs, ClusterBelief, NodeBelief, RegisterBelief
-from orchestrator.core.decisions import (
-    Effect,
-    Incident,
-    Intent,
-    IssueGrant,
-    LedgerOnly,
-    SettleOrder,
-    key,
-)
+from orchestrator.core.beliefs import Beliefs
+from orchestrator.core.decisions import Effect, Incident, Intent, IssueGrant, LedgerOnly, key
 from orchestrator.core.enact import enact, uses
-from orchestrator.core.fleet import Cluster, Fleet, Used
-from orchestrator.core.jobs import Attempt, AttemptState, Job, SeatGrant
-from orchestrator.core.nodes import Node
+from orchestrator.core.fleet import Cluster, Fleet
+from orchestrator.core.jobs import Attempt, Job, SeatGrant
 from orchestrator.core.observations import Observation, Ordered, OrderKind
-from orchestrator.core.pages import Page
-from orchestrator.errors import PermanentError
 from orchestrator.ledger import codec, telling
-from orchestrator.ledger.api import Assess, Event, Holder, Settlement, StaleTokenError
-from orchestrator.ledger.changes import Change, OrderBook, changes, of_beliefs
+from orchestrator.ledger.api import (
+    BUDGETS,
+    PRUNE_MAX,
+    Assess,
+    Event,
+    Holder,
+    Recorded,
+    Settlement,
+    StaleTokenError,
+)
+from orchestrator.ledger.changes import changes, of_beliefs
 from orchestrator.ledger.database import Database
+from orchestrator.ledger.rows import (
+    NAME,
+    Connection,
+    Shared,
+    append,
+    first_lease,
+    inserted,
+    keep_grant,
+    read_beliefs,
+    read_event,
+    read_fleet,
+    read_incidents,
+    read_intent,
+    read_lease,
+    read_order,
+    read_settlement,
+    set_lease,
+    settle_order,
+    store,
+    store_rest,
+    tell,
+    use,
+)
 from orchestrator.ledger.tables import (
-    documents,
     event_subjects,
     events,
     grants,
     incidents,
     intents,
     lease,
-    observations,
     orders,
     used,
 )
-
-NAME = "controller"  #: of the one lease
-BUDGETS = timedelta(days=1)  #: how far back `Fleet.used` goes
-
-Connection = sa.Connection
-_decode = lru_cache(maxsize=65_536)(codec.decode)  # rows are frozen objects: sharing is safe
+from orchestrator.ledger.tables import observations as seen_rows
 
 
 @dataclass(slots=True)
@@ -63,25 +75,28 @@ class SqlLedger:
     """A ledger in a database. One object may be used by several threads."""
 
     database: Database
+    _shared: Shared = field(default_factory=Shared)
 
     # -- the lease ---------------------------------------------------------------------------
 
     def acquire(self, holder: str, ttl: timedelta, now: datetime) -> int | None:
         """Take the lease if it is free, expired or ours; the token grows with each taking."""
         with self.database.write() as db:
-            row = _lease_row(db)
+            row = read_lease(db)
             if row is None:
-                return _first_lease(db, holder, now + ttl)
+                return first_lease(db, holder, now + ttl)
             if row.holder not in ("", holder) and row.expires_at > now:
                 return None
             token = int(row.token) + 1
-            _set_lease(db, holder=holder, token=token, expires_at=now + ttl)
+            set_lease(db, holder=holder, token=token, expires_at=now + ttl)
             return token
 
     def renew(self, token: int, ttl: timedelta, now: datetime) -> bool:
         """Keep the lease; False if it is somebody else's by now."""
         with self.database.write() as db:
-            mine = lease.update().where(lease.c.name == NAME, lease.c.token == token)
+            mine = lease.update().where(
+                lease.c.name == NAME, lease.c.token == token, lease.c.holder != ""
+            )
             return bool(db.execute(mine.values(expires_at=now + ttl)).rowcount)
 
     def release(self, token: int) -> None:
@@ -93,7 +108,7 @@ class SqlLedger:
     def holder(self) -> Holder | None:
         """Say who holds the lease, expired or not; None if it was given back."""
         with self.database.read() as db:
-            row = _lease_row(db, lock=False)
+            row = read_lease(db, lock=False)
         if row is None or not row.holder:
             return None
         return Holder(row.holder, int(row.token), row.expires_at)
@@ -102,7 +117,7 @@ class SqlLedger:
     def _own(self, token: int) -> Iterator[Connection]:
         """Begin a write of the lease's holder; the row stays locked until the end."""
         with self.database.write() as db:
-            row = _lease_row(db)
+            row = read_lease(db)
             if row is None or int(row.token) != token or not row.holder:
                 other = "nobody" if row is None else f"token {row.token}"
                 raise StaleTokenError(f"the lease is held by {other}, not by token {token}")
@@ -111,29 +126,36 @@ class SqlLedger:
     # -- the daemon's writes -----------------------------------------------------------------
 
     def record(
-        self, token: int, observations_: Sequence[Observation], now: datetime, assess: Assess
+        self, token: int, observations: Sequence[Observation], now: datetime, assess: Assess
     ) -> Beliefs:
         """Append observations and the beliefs that follow from them, in one transaction."""
+        kept, refused = codec.sift(observations)
+        seen = [one for one, _ in kept]
         with self._own(token) as db:
-            before = _beliefs(db)
-            after = assess(before, observations_, now)
-            _store(db, of_beliefs(before, after))
-            _append(db, observations_, now)
-            for note, event in telling.of_notes(observations_):
-                _tell(db, event, now, note)
+            before = read_beliefs(db, self._shared)
+            after = assess(before, seen, now)
+            store(db, of_beliefs(before, after))
+            append(db, kept, now)
+            for told in telling.of_beliefs(before, after):
+                tell(db, told, now)
+            for note, told in telling.of_notes(seen):
+                tell(db, told, now, note)
+            for one, reason in refused:
+                note, told = telling.of_refusal(one, reason, now)
+                tell(db, told, now, note)
         return after
 
     def apply(self, token: int, decision: LedgerOnly, now: datetime) -> None:
         """Enact a decision on the state and tell it as an event, in one transaction."""
         with self._own(token) as db:
-            before = _fleet(db, now, ())
+            before = read_fleet(db, self._shared, now, ())
             after = enact(before, decision, now)
-            _store(db, changes(before, after))
-            _store_rest(db, before, after, now)
+            store(db, changes(before, after))
+            store_rest(db, before, after, now)
             if isinstance(decision, IssueGrant):
-                _keep_grant(db, decision, after)
-            _tell(db, telling.of_decision(decision, now), now)
-            _settle_order(db, decision)
+                keep_grant(db, decision, after)
+            tell(db, telling.of_decision(decision, now, before), now)
+            settle_order(db, decision)
 
     def intend(
         self, token: int, decision: Effect, now: datetime, deadline: datetime
@@ -156,8 +178,8 @@ class SqlLedger:
                     token=token,
                 )
             )
-            _use(db, uses(Fleet(now), decision, now))
-            _tell(db, telling.of_decision(decision, now), now)
+            use(db, uses(Fleet(now), decision, now))
+            tell(db, telling.of_decision(decision, now), now)
         return Intent(name, decision, now, deadline, token)
 
     def settle(
@@ -171,13 +193,13 @@ class SqlLedger:
                 return
             outcome = {"ok": ok, "text": text, "data": dict(data), "settled_at": now}
             db.execute(intents.update().where(mine).values(outcome))
-            decision: Effect = _decode(row.kind, row.body)
-            _tell(db, telling.of_outcome(decision, ok=ok, text=text, now=now), now)
+            decision = read_intent(row).decision
+            tell(db, telling.of_outcome(decision, ok=ok, text=text, now=now), now)
 
     def event(self, token: int, event: Event, now: datetime) -> None:
         """Tell something."""
         with self._own(token) as db:
-            _tell(db, event, now)
+            tell(db, event, now)
 
     def remember_alert(self, token: int, incident: int, state: Mapping[str, Any]) -> None:
         """Keep what an alert's sink needs to find its thread again."""
@@ -188,8 +210,11 @@ class SqlLedger:
     def prune(self, token: int, before: datetime) -> int:
         """Forget observations older than a moment; return how many."""
         with self._own(token) as db:
-            old = observations.delete().where(observations.c.recorded_at < before)
-            return db.execute(old).rowcount
+            db.execute(used.delete().where(used.c.at < before - BUDGETS))
+            old = sa.select(seen_rows.c.number).where(seen_rows.c.recorded_at < before)
+            first = old.order_by(seen_rows.c.number).limit(PRUNE_MAX)
+            gone = seen_rows.delete().where(seen_rows.c.number.in_(first.scalar_subquery()))
+            return db.execute(gone).rowcount
 
     # -- people ------------------------------------------------------------------------------
 
@@ -205,7 +230,10 @@ class SqlLedger:
         """Ask for something; returns the order's number."""
         row = {"at": now, "by": by, "kind": kind.value, "subject": subject, "reason": reason}
         with self.database.write() as db:
-            return _inserted(db.execute(orders.insert().values(**row, body=dict(body))))
+            number = inserted(db.execute(orders.insert().values(**row, body=dict(body))))
+            order = Ordered(number, now, by, kind, subject, reason, dict(body))
+            tell(db, telling.of_order(order), now)
+        return number
 
     def order_answer(self, number: int) -> tuple[bool, str] | None:
         """Return (done, reason) of an order that was settled; None while it is open."""
@@ -218,17 +246,14 @@ class SqlLedger:
         waiting = sa.select(orders).where(orders.c.done.is_(None)).order_by(orders.c.number)
         with self.database.read() as db:
             rows = db.execute(waiting).all()
-        return tuple(
-            Ordered(r.number, r.at, r.by, OrderKind(r.kind), r.subject, r.reason, dict(r.body))
-            for r in rows
-        )
+        return tuple(read_order(row) for row in rows)
 
     # -- reading -----------------------------------------------------------------------------
 
     def snapshot(self, now: datetime, clusters: tuple[Cluster, ...]) -> Fleet:
         """Return everything `reconcile` looks at."""
         with self.database.read() as db:
-            return _fleet(db, now, clusters)
+            return read_fleet(db, self._shared, now, clusters)
 
     def story(
         self, subject: str | None, since: datetime | None = None, limit: int = 500
@@ -242,17 +267,17 @@ class SqlLedger:
             wanted = wanted.where(events.c.at >= since)
         with self.database.read() as db:
             rows = db.execute(wanted.limit(limit)).all()
-        return [_event(row) for row in reversed(rows)]
+        return [read_event(row) for row in reversed(rows)]
 
     def jobs(self) -> tuple[Job, ...]:
         """Return every job."""
         with self.database.read() as db:
-            return tuple(_things(db, "Job").values())
+            return tuple(self._shared.read(db, "Job")["Job"].values())
 
     def attempts(self, job: str | None = None) -> tuple[Attempt, ...]:
         """Return every attempt, of one job or of all."""
         with self.database.read() as db:
-            found: list[Attempt] = list(_things(db, "Attempt").values())
+            found: list[Attempt] = list(self._shared.read(db, "Attempt")["Attempt"].values())
         wanted = [one for one in found if job is None or one.job == job]
         return tuple(sorted(wanted, key=lambda one: (one.job, one.number)))
 
@@ -261,21 +286,28 @@ class SqlLedger:
         mine = sa.and_(grants.c.job == job, grants.c.attempt == attempt)
         with self.database.read() as db:
             rows = db.execute(sa.select(grants).where(mine).order_by(grants.c.number)).all()
-        return tuple(_decode("SeatGrant", row.body) for row in rows)
+        return tuple(codec.decode("SeatGrant", row.body) for row in rows)
 
     def incidents(self, *, open_only: bool) -> tuple[Incident, ...]:
         """Return incidents by number."""
         with self.database.read() as db:
-            return _incidents(db, open_only=open_only)
+            return read_incidents(db, open_only=open_only)
 
     def settlements(self, limit: int = 500) -> tuple[Settlement, ...]:
         """Return the newest intents with their outcomes, oldest first."""
         newest = sa.select(intents).order_by(intents.c.number.desc()).limit(limit)
         with self.database.read() as db:
             rows = db.execute(newest).all()
+        return tuple(read_settlement(row) for row in reversed(rows))
+
+    def observed(self, after: int = 0, limit: int = 1_000) -> tuple[Recorded, ...]:
+        """Return observations that are still kept, by number, beginning behind `after`."""
+        wanted = sa.select(seen_rows).where(seen_rows.c.number > after)
+        with self.database.read() as db:
+            rows = db.execute(wanted.order_by(seen_rows.c.number).limit(limit)).all()
         return tuple(
-            Settlement(_intent(row), row.tries, row.ok, row.text or "", row.settled_at)
-            for row in reversed(rows)
+            Recorded(int(row.number), row.recorded_at, codec.decode(row.kind, row.body))
+            for row in rows
         )
 
     def alert_states(self) -> dict[int, dict[str, Any]]:
@@ -288,185 +320,3 @@ class SqlLedger:
     def close(self) -> None:
         """Let go of connections."""
         self.database.close()
-
-
-# --- rows ---------------------------------------------------------------------------------------
-
-
-def _lease_row(db: Connection, *, lock: bool = True) -> Any:
-    wanted = sa.select(lease).where(lease.c.name == NAME)
-    return db.execute(wanted.with_for_update() if lock else wanted).first()
-
-
-def _first_lease(db: Connection, holder: str, expires_at: datetime) -> int | None:
-    row = {"name": NAME, "holder": holder, "token": 1, "expires_at": expires_at}
-    try:
-        with db.begin_nested():
-            db.execute(lease.insert().values(row))
-    except IntegrityError:  # somebody else was first, just now
-        return None
-    return 1
-
-
-def _set_lease(db: Connection, **values: Any) -> None:
-    db.execute(lease.update().where(lease.c.name == NAME).values(values))
-
-
-def _things(db: Connection, kind: str) -> dict[str, Any]:
-    wanted = sa.select(documents).where(documents.c.kind == kind).order_by(documents.c.key)
-    return {row.key: _decode(row.kind, row.body) for row in db.execute(wanted)}
-
-
-def _beliefs(db: Connection) -> Beliefs:
-    nodes: dict[str, NodeBelief] = _things(db, "NodeBelief")
-    clusters: dict[str, ClusterBelief] = _things(db, "ClusterBelief")
-    registers: dict[str, RegisterBelief] = _things(db, "RegisterBelief")
-    book: OrderBook = next(iter(_things(db, "OrderBook").values()), OrderBook())
-    return Beliefs(
-        {one.node: one for one in nodes.values()},
-        {one.cluster: one for one in clusters.values()},
-        {one.job: one for one in registers.values()},
-        book.orders,
-        book.answered,
-    )
-
-
-def _fleet(db: Connection, now: datetime, clusters: tuple[Cluster, ...]) -> Fleet:
-    nodes: dict[str, Node] = _things(db, "Node")
-    jobs: dict[str, Job] = _things(db, "Job")
-    last = {job.name: job.attempts for job in jobs.values()}
-    attempts: list[Attempt] = list(_things(db, "Attempt").values())
-    kept = [
-        one
-        for one in attempts
-        if one.state is not AttemptState.CLOSED or last.get(one.job) == one.number
-    ]
-    waiting = sa.select(intents).where(intents.c.settled_at.is_(None)).order_by(intents.c.number)
-    spent = sa.select(used).where(used.c.at > now - BUDGETS).order_by(used.c.number)
-    return Fleet(
-        now=now,
-        clusters=clusters,
-        nodes={one.name: one for one in nodes.values()},
-        jobs={one.name: one for one in jobs.values()},
-        attempts=tuple(sorted(kept, key=lambda one: (one.job, one.number))),
-        beliefs=_beliefs(db),
-        intents=tuple(_intent(row) for row in db.execute(waiting)),
-        incidents=_incidents(db, open_only=True),
-        used=tuple(Used(row.kind, row.subject, row.at) for row in db.execute(spent)),
-    )
-
-
-def _incidents(db: Connection, *, open_only: bool) -> tuple[Incident, ...]:
-    wanted = sa.select(incidents).order_by(incidents.c.number)
-    if open_only:
-        wanted = wanted.where(incidents.c.closed_at.is_(None))
-    return tuple(
-        Incident(Page(r.page), r.subject, r.opened_at, r.reason, r.closed_at, int(r.number))
-        for r in db.execute(wanted)
-    )
-
-
-def _intent(row: Any) -> Intent:
-    decision = _decode(row.kind, row.body)
-    return Intent(row.key, decision, row.at, row.deadline, int(row.token))
-
-
-def _event(row: Any) -> Event:
-    return Event(
-        row.at,
-        row.kind,
-        tuple(row.subjects),
-        row.text,
-        row.actor,
-        dict(row.data),
-        row.recorded_at,
-        int(row.number),
-    )
-
-
-def _store(db: Connection, changed: Sequence[Change]) -> None:
-    for one in changed:
-        mine = sa.and_(documents.c.kind == one.kind, documents.c.key == one.key)
-        if one.thing is None:
-            db.execute(documents.delete().where(mine))
-            continue
-        body = codec.encode(one.thing)
-        if not db.execute(documents.update().where(mine).values(body=body)).rowcount:
-            db.execute(documents.insert().values(kind=one.kind, key=one.key, body=body))
-
-
-def _store_rest(db: Connection, before: Fleet, after: Fleet, now: datetime) -> None:
-    """Store incidents that were opened or closed, and what was used."""
-    were = {(one.page, one.subject) for one in before.incidents}
-    are = {(one.page, one.subject) for one in after.incidents}
-    for one in after.incidents:
-        if (one.page, one.subject) not in were:
-            row = {"page": one.page.value, "subject": one.subject, "opened_at": one.opened_at}
-            db.execute(incidents.insert().values(**row, reason=one.reason))
-    for page, subject in were - are:
-        mine = sa.and_(
-            incidents.c.page == page.value,
-            incidents.c.subject == subject,
-            incidents.c.closed_at.is_(None),
-        )
-        db.execute(incidents.update().where(mine).values(closed_at=now))
-    for spent in after.used[len(before.used) :]:
-        _use(db, spent)
-
-
-def _use(db: Connection, spent: Used | None) -> None:
-    if spent is not None:
-        db.execute(used.insert().values(kind=spent.kind, subject=spent.subject, at=spent.at))
-
-
-def _keep_grant(db: Connection, decision: IssueGrant, after: Fleet) -> None:
-    for one in after.attempts:
-        if (one.job, one.number) == (decision.job, decision.attempt) and one.grant is not None:
-            body = codec.encode(one.grant)
-            db.execute(grants.insert().values(job=one.job, attempt=one.number, body=body))
-
-
-def _settle_order(db: Connection, decision: LedgerOnly) -> None:
-    if isinstance(decision, SettleOrder):
-        mine = sa.and_(orders.c.number == decision.order, orders.c.done.is_(None))
-        db.execute(orders.update().where(mine).values(done=decision.done, answer=decision.reason))
-
-
-def _append(db: Connection, seen: Sequence[Observation], now: datetime) -> None:
-    rows = [
-        {"at": o.at, "recorded_at": now, "kind": type(o).__name__, "body": codec.encode(o)}
-        for o in seen
-    ]
-    if rows:
-        db.execute(observations.insert(), rows)
-
-
-def _tell(db: Connection, event: Event, now: datetime, note: str | None = None) -> None:
-    if note is not None:
-        known = sa.select(sa.func.count()).select_from(events).where(events.c.note == note)
-        if db.scalar(known):
-            return
-    done = db.execute(
-        events.insert().values(
-            at=event.at,
-            recorded_at=now,
-            kind=event.kind,
-            text=event.text,
-            actor=event.actor,
-            subjects=list(event.subjects),
-            data=dict(event.data),
-            note=note,
-        )
-    )
-    number = _inserted(done)
-    rows = [{"event": number, "subject": one} for one in dict.fromkeys(event.subjects)]
-    if rows:
-        db.execute(event_subjects.insert(), rows)
-
-
-def _inserted(done: sa.CursorResult[Any]) -> int:
-    """Return the number that the database gave to the row just inserted."""
-    row = done.inserted_primary_key
-    if row is None:
-        raise PermanentError("the database gave no number to a new row")
-    return int(row[0])

@@ -5,11 +5,11 @@ Created and changed only by the migrations in `migrations/`; a test compares the
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import (
-    JSON,
     BigInteger,
     Boolean,
     Column,
@@ -52,6 +52,49 @@ class Moment(TypeDecorator[datetime]):
         return datetime.fromtimestamp(seconds, UTC).replace(microsecond=micros)
 
 
+class Words(TypeDecorator[str]):
+    """Text from anybody: what no database stores is replaced, what is too long is cut.
+
+    A node may write NUL (PostgreSQL refuses it) or half a character (none encodes it) into a note;
+    one such note must not stop the transaction that records what everybody else said.
+    """
+
+    impl = Text
+    cache_ok = True
+
+    def __init__(self, length_max: int = 20_000) -> None:
+        """Say how many characters are kept."""
+        super().__init__()
+        self.length_max = length_max
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """Write, and compare with what was written."""
+        return None if value is None else self.kept(value)
+
+    def kept(self, value: str) -> str:
+        """Return what is kept of a text."""
+        kept = value[: self.length_max].replace("\0", "\N{REPLACEMENT CHARACTER}")
+        return kept.encode("utf-8", "replace").decode("utf-8")
+
+
+class Plain(TypeDecorator[Any]):
+    """Plain JSON types as text in ASCII.
+
+    Not the databases' own JSON: PostgreSQL's refuses NaN, which a diverged loss is, and NUL.
+    """
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
+        """Write."""
+        return None if value is None else json.dumps(value)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Any:
+        """Read."""
+        return None if value is None else json.loads(value)
+
+
 def _number() -> Column[int]:
     return Column("number", Number, primary_key=True, autoincrement=True)
 
@@ -60,7 +103,7 @@ lease = Table(
     "lease",
     metadata,
     Column("name", String(40), primary_key=True),
-    Column("holder", Text, nullable=False),
+    Column("holder", Words, nullable=False),
     Column("token", Number, nullable=False),
     Column("expires_at", Moment, nullable=False),
 )
@@ -71,6 +114,7 @@ documents = Table(
     metadata,
     Column("kind", String(40), primary_key=True),
     Column("key", String(250), primary_key=True),
+    Column("version", Integer, nullable=False),  # core.beliefs.VERSION of who wrote it
     Column("body", Text, nullable=False),
 )
 
@@ -90,19 +134,19 @@ events = Table(
     _number(),
     Column("at", Moment, nullable=False, index=True),
     Column("recorded_at", Moment, nullable=False),
-    Column("kind", String(60), nullable=False),
-    Column("text", Text, nullable=False),
-    Column("actor", String(200), nullable=False),
-    Column("subjects", JSON, nullable=False),
-    Column("data", JSON, nullable=False),
-    Column("note", String(300), unique=True),  # NODE/AGENT/NUMBER of an agent's note
+    Column("kind", Words(60), nullable=False),
+    Column("text", Words, nullable=False),
+    Column("actor", Words(200), nullable=False),
+    Column("subjects", Plain, nullable=False),
+    Column("data", Plain, nullable=False),
+    Column("note", String(64), unique=True),  # digest of what makes a note the same
 )
 
 event_subjects = Table(
     "event_subjects",
     metadata,
     Column("event", Number, ForeignKey("events.number"), primary_key=True),
-    Column("subject", String(250), primary_key=True),
+    Column("subject", Words(250), primary_key=True),
     Index("event_subjects_by_subject", "subject", "event"),
 )
 
@@ -118,8 +162,8 @@ intents = Table(
     Column("deadline", Moment, nullable=False),
     Column("token", Number, nullable=False),
     Column("ok", Boolean),
-    Column("text", Text),
-    Column("data", JSON),
+    Column("text", Words),
+    Column("data", Plain),
     Column("settled_at", Moment),
 )
 # At most one intent of a key is open: a second daemon, or a bug, runs into this.
@@ -136,11 +180,11 @@ incidents = Table(
     metadata,
     _number(),
     Column("page", String(60), nullable=False),
-    Column("subject", String(250), nullable=False),
+    Column("subject", Words(250), nullable=False),
     Column("opened_at", Moment, nullable=False),
-    Column("reason", Text, nullable=False),
+    Column("reason", Words, nullable=False),
     Column("closed_at", Moment, index=True),
-    Column("alert", JSON),
+    Column("alert", Plain),
 )
 
 orders = Table(
@@ -148,13 +192,13 @@ orders = Table(
     metadata,
     _number(),
     Column("at", Moment, nullable=False),
-    Column("by", String(200), nullable=False),
+    Column("by", Words(200), nullable=False),
     Column("kind", String(40), nullable=False),
-    Column("subject", String(250), nullable=False),
-    Column("reason", Text, nullable=False),
-    Column("body", JSON, nullable=False),
+    Column("subject", Words(250), nullable=False),
+    Column("reason", Words, nullable=False),
+    Column("body", Plain, nullable=False),
     Column("done", Boolean, index=True),
-    Column("answer", Text),
+    Column("answer", Words),
 )
 
 used = Table(
@@ -162,7 +206,7 @@ used = Table(
     metadata,
     _number(),
     Column("kind", String(40), nullable=False),
-    Column("subject", String(250), nullable=False),
+    Column("subject", Words(250), nullable=False),
     Column("at", Moment, nullable=False, index=True),
 )
 

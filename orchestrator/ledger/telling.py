@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from hashlib import sha256
 
-from orchestrator.core.decisions import Decision, Effect
+from orchestrator.core.beliefs import Beliefs
+from orchestrator.core.decisions import Decision, Effect, SettleOrder
 from orchestrator.core.explain import explain
-from orchestrator.core.observations import AgentSeen, Observation
+from orchestrator.core.fleet import Fleet
+from orchestrator.core.news import news
+from orchestrator.core.observations import AgentSeen, Observation, Ordered
 from orchestrator.ledger.api import Event
 
 SUBJECT_FIELDS = ("node", "job", "cluster", "subject")
@@ -29,10 +33,42 @@ def subjects_of(decision: Decision) -> tuple[str, ...]:
     return tuple(dict.fromkeys(named))
 
 
-def of_decision(decision: Decision, now: datetime) -> Event:
-    """Tell that a decision was enacted or written down as an intent."""
-    kind = type(decision).__name__
-    return Event(now, kind, subjects_of(decision), explain(decision))
+def of_decision(decision: Decision, now: datetime, fleet: Fleet | None = None) -> Event:
+    """Tell that a decision was enacted or written down as an intent.
+
+    With the fleet that it was made on, the answer to an order is told of the order's subject.
+    """
+    subjects = subjects_of(decision)
+    if isinstance(decision, SettleOrder) and fleet is not None:
+        orders = fleet.beliefs.orders
+        subjects = tuple(one.subject for one in orders if one.number == decision.order)
+    return Event(now, type(decision).__name__, subjects, explain(decision))
+
+
+def of_order(order: Ordered) -> Event:
+    """Tell what a person asked for."""
+    text = f"{order.by} asks for {order.kind.value} of {order.subject}"
+    text = f"{text}: {order.reason}" if order.reason else text
+    data = {"order": order.number}
+    return Event(order.at, "Ordered", (order.subject,), text, f"operator {order.by}", data)
+
+
+def of_beliefs(before: Beliefs, after: Beliefs) -> tuple[Event, ...]:
+    """Tell what the controller noticed: a silence, a return, a finding, a generation."""
+    return tuple(Event(one.at, one.kind, one.subjects, one.text) for one in news(before, after))
+
+
+def of_refusal(seen: Observation, reason: str, now: datetime) -> tuple[str, Event]:
+    """Return (unique key, event) of an observation that cannot be kept; told once a day.
+
+    Somebody broke the protocol, by a bug or on purpose: his words are not taken for anything.
+    """
+    kind = type(seen).__name__
+    named = (getattr(seen, name, None) for name in SUBJECT_FIELDS)
+    subjects = tuple(one for one in named if isinstance(one, str))
+    text = f"what {', '.join(subjects)} said is not believed: {reason}"
+    told = Event(now, "observation-refused", subjects, text)
+    return _unique("refused", kind, *subjects, f"{now:%Y-%m-%d}"), told
 
 
 def of_outcome(decision: Effect, *, ok: bool, text: str, now: datetime) -> Event:
@@ -46,13 +82,18 @@ def of_notes(observations: Iterable[Observation]) -> Iterator[tuple[str, Event]]
     for seen in observations:
         if not isinstance(seen, AgentSeen):
             continue
-        report = seen.report
-        subjects = (report.node, report.job, f"{report.job}/{report.attempt}")
+        node, report = str(seen.node), seen.report
+        subjects = (node, report.job, f"{report.job}/{report.attempt}")
         for note in report.notes:
             at = _moment(note.at, seen.at)
-            actor, text = f"agent {report.node}", f"{report.node}: {note.text}"
+            actor, text = f"agent {node}", f"{node}: {note.text}"
             told = Event(at, note.kind, subjects, text, actor=actor, data=dict(note.data))
-            yield f"{report.node}/{report.agent}/{note.number}", told
+            yield _unique("note", node, report.agent, note.number), told
+
+
+def _unique(*parts: object) -> str:
+    """Return a short key that is the same for the same parts, however long they are."""
+    return sha256(repr(parts).encode("utf-8", "backslashreplace")).hexdigest()
 
 
 def _moment(seconds: float, otherwise: datetime) -> datetime:

@@ -3,8 +3,6 @@
 import sqlalchemy as sa
 from alembic import op
 
-from orchestrator.ledger import tables
-
 revision = "0001"
 down_revision = None
 branch_labels = None
@@ -16,6 +14,7 @@ def upgrade() -> None:
         "documents",
         sa.Column("kind", sa.String(length=40), nullable=False),
         sa.Column("key", sa.String(length=250), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
         sa.Column("body", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("kind", "key"),
     )
@@ -27,14 +26,14 @@ def upgrade() -> None:
             autoincrement=True,
             nullable=False,
         ),
-        sa.Column("at", tables.Moment(), nullable=False),
-        sa.Column("recorded_at", tables.Moment(), nullable=False),
-        sa.Column("kind", sa.String(length=60), nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.Column("recorded_at", sa.BigInteger(), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
         sa.Column("text", sa.Text(), nullable=False),
-        sa.Column("actor", sa.String(length=200), nullable=False),
-        sa.Column("subjects", sa.JSON(), nullable=False),
-        sa.Column("data", sa.JSON(), nullable=False),
-        sa.Column("note", sa.String(length=300), nullable=True),
+        sa.Column("actor", sa.Text(), nullable=False),
+        sa.Column("subjects", sa.Text(), nullable=False),
+        sa.Column("data", sa.Text(), nullable=False),
+        sa.Column("note", sa.String(length=64), nullable=True),
         sa.PrimaryKeyConstraint("number"),
         sa.UniqueConstraint("note"),
     )
@@ -62,11 +61,11 @@ def upgrade() -> None:
             nullable=False,
         ),
         sa.Column("page", sa.String(length=60), nullable=False),
-        sa.Column("subject", sa.String(length=250), nullable=False),
-        sa.Column("opened_at", tables.Moment(), nullable=False),
+        sa.Column("subject", sa.Text(), nullable=False),
+        sa.Column("opened_at", sa.BigInteger(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
-        sa.Column("closed_at", tables.Moment(), nullable=True),
-        sa.Column("alert", sa.JSON(), nullable=True),
+        sa.Column("closed_at", sa.BigInteger(), nullable=True),
+        sa.Column("alert", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("number"),
     )
     op.create_index(op.f("ix_incidents_closed_at"), "incidents", ["closed_at"], unique=False)
@@ -82,13 +81,13 @@ def upgrade() -> None:
         sa.Column("tries", sa.Integer(), nullable=False),
         sa.Column("kind", sa.String(length=40), nullable=False),
         sa.Column("body", sa.Text(), nullable=False),
-        sa.Column("at", tables.Moment(), nullable=False),
-        sa.Column("deadline", tables.Moment(), nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.Column("deadline", sa.BigInteger(), nullable=False),
         sa.Column("token", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("ok", sa.Boolean(), nullable=True),
         sa.Column("text", sa.Text(), nullable=True),
-        sa.Column("data", sa.JSON(), nullable=True),
-        sa.Column("settled_at", tables.Moment(), nullable=True),
+        sa.Column("data", sa.Text(), nullable=True),
+        sa.Column("settled_at", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("number"),
     )
     op.create_index(
@@ -104,7 +103,7 @@ def upgrade() -> None:
         sa.Column("name", sa.String(length=40), nullable=False),
         sa.Column("holder", sa.Text(), nullable=False),
         sa.Column("token", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
-        sa.Column("expires_at", tables.Moment(), nullable=False),
+        sa.Column("expires_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("name"),
     )
     op.create_table(
@@ -115,8 +114,8 @@ def upgrade() -> None:
             autoincrement=True,
             nullable=False,
         ),
-        sa.Column("at", tables.Moment(), nullable=False),
-        sa.Column("recorded_at", tables.Moment(), nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.Column("recorded_at", sa.BigInteger(), nullable=False),
         sa.Column("kind", sa.String(length=40), nullable=False),
         sa.Column("body", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("number"),
@@ -132,12 +131,12 @@ def upgrade() -> None:
             autoincrement=True,
             nullable=False,
         ),
-        sa.Column("at", tables.Moment(), nullable=False),
-        sa.Column("by", sa.String(length=200), nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.Column("by", sa.Text(), nullable=False),
         sa.Column("kind", sa.String(length=40), nullable=False),
-        sa.Column("subject", sa.String(length=250), nullable=False),
+        sa.Column("subject", sa.Text(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
-        sa.Column("body", sa.JSON(), nullable=False),
+        sa.Column("body", sa.Text(), nullable=False),
         sa.Column("done", sa.Boolean(), nullable=True),
         sa.Column("answer", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("number"),
@@ -152,15 +151,15 @@ def upgrade() -> None:
             nullable=False,
         ),
         sa.Column("kind", sa.String(length=40), nullable=False),
-        sa.Column("subject", sa.String(length=250), nullable=False),
-        sa.Column("at", tables.Moment(), nullable=False),
+        sa.Column("subject", sa.Text(), nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("number"),
     )
     op.create_index(op.f("ix_used_at"), "used", ["at"], unique=False)
     op.create_table(
         "event_subjects",
         sa.Column("event", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
-        sa.Column("subject", sa.String(length=250), nullable=False),
+        sa.Column("subject", sa.Text(), nullable=False),
         sa.ForeignKeyConstraint(
             ["event"],
             ["events.number"],
