@@ -93,6 +93,11 @@ class Membership:
         return self._lineage
 
     @property
+    def read_at(self) -> float:
+        """When the last successful reading of the register began, on the machine's clock."""
+        return self._read_at
+
+    @property
     def obstacle(self) -> str:
         """Say what the forming of a generation waits for; "" if it waits for nothing."""
         return self._forming.short or self._forming.obstacle

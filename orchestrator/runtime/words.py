@@ -101,7 +101,7 @@ def decode(body: Any) -> Word:
 
 def _status(body: Mapping[str, Any]) -> Status:
     fields = {name: body[name] for name in Status.__dataclass_fields__ if name in body}
-    fields["member"] = Member(**fields["member"])
+    fields["member"] = _member(fields["member"])
     fields["phase"] = Phase(fields["phase"])
     fields["count"], fields["born"] = int(fields["count"]), float(fields["born"])
     if fields.get("trouble") is not None:
@@ -113,6 +113,13 @@ def _status(body: Mapping[str, Any]) -> Status:
             raise BadWordError("what was formed is not a generation")
         fields["formed"] = record
     return Status(**fields)
+
+
+def _member(body: Mapping[str, Any]) -> Member:
+    port = int(body["port"])
+    if not 0 < port < 65_536:
+        raise BadWordError(f"port {port}")
+    return Member(str(body["node"]), str(body["host"]), port)
 
 
 def _trouble(body: Mapping[str, Any]) -> Trouble:

@@ -1,0 +1,142 @@
+"""The node's own health checks, run by the agent in a process of their own, with a hard limit.
+
+What they print is one finding per line and a coverage record at the end; here it is only bounded
+and passed on, the controller judges. A run that hangs, or is cut short, becomes one finding of
+severity UNKNOWN: a check that could not run never says OK.
+
+Standard library only, Python 3.10.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import subprocess
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from orchestrator.runtime.kernel import die_with
+from orchestrator.runtime.spec import AgentSpec
+
+BYTES_MAX = 64 * 1024  #: of output of one run
+FINDINGS_MAX = 200
+
+
+class Checkups:
+    """Runs the checks every so often and keeps the findings of the last whole run."""
+
+    def __init__(self, spec: AgentSpec, selector: selectors.BaseSelector) -> None:
+        """Do nothing if the spec names no checks."""
+        self._spec, self._selector = spec, selector
+        self._child: subprocess.Popen[bytes] | None = None
+        self._out = bytearray()
+        self._next_at = 0.0
+        self._limit_at = 0.0
+        self.findings: tuple[Mapping[str, Any], ...] = ()
+
+    def tend(self, now: float) -> None:
+        """Start a run that is due, end one that takes too long. Never blocks."""
+        if self._spec.health is None:
+            return
+        if self._child is None:
+            if now >= self._next_at:
+                self._start(now)
+        elif now >= self._limit_at:
+            self._finish(f"no answer within {self._spec.health_limit:g} s")
+
+    def _start(self, now: float) -> None:
+        self._next_at = now + self._spec.health_every
+        self._limit_at = now + self._spec.health_limit
+        self._out.clear()
+        parent = os.getpid()
+        try:
+            self._child = subprocess.Popen(
+                list(self._spec.health or ()),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+                preexec_fn=lambda: die_with(parent),
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            self.findings = (self._unknown(f"cannot be started: {error}"),)
+            return
+        if self._child.stdout is not None:
+            os.set_blocking(self._child.stdout.fileno(), False)
+            self._selector.register(self._child.stdout, selectors.EVENT_READ, self._read)
+
+    def _read(self, _events: int) -> None:
+        child = self._child
+        if child is None or child.stdout is None:
+            return
+        try:
+            data = os.read(child.stdout.fileno(), BYTES_MAX)
+        except (BlockingIOError, InterruptedError):
+            return
+        self._out += data
+        if len(self._out) > BYTES_MAX:
+            self._finish(f"more than {BYTES_MAX} bytes of output")
+        elif not data:
+            self._finish(None)
+
+    def _finish(self, wrong: str | None) -> None:
+        """End the run with all its processes, and read what it said."""
+        child, self._child = self._child, None
+        if child is None:
+            return
+        if child.stdout is not None:
+            self._selector.unregister(child.stdout)
+            child.stdout.close()
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, signal.SIGKILL)
+        _DYING.append(child)
+        self._read_out(wrong)
+
+    def _read_out(self, wrong: str | None) -> None:
+        bodies = list(_objects(bytes(self._out)))
+        whole = any("coverage" in body for body in bodies)
+        found = [body for body in bodies if "check" in body][:FINDINGS_MAX]
+        if wrong is None and not whole:
+            wrong = "its output was cut short"
+        if wrong is not None:
+            found = [*found[: FINDINGS_MAX - 1], self._unknown(wrong)]
+        self.findings = tuple(found)
+
+    def _unknown(self, why: str) -> dict[str, Any]:
+        return {
+            "version": 1,
+            "check": "healthchecks",
+            "component": "host",
+            "severity": "UNKNOWN",
+            "class": "application",
+            "evidence": f"the health checks gave no whole answer: {why}"[:400],
+            "channel": "node",
+            "observed_at": time.time(),
+            "boot_id": self._spec.boot_id,
+        }
+
+    def close(self) -> None:
+        """End a run that is under way."""
+        self._finish("the agent ends")
+
+
+_DYING: list[subprocess.Popen[bytes]] = []
+
+
+def bury() -> None:
+    """Reap runs that were killed; one in state D is tried again at the next call."""
+    _DYING[:] = [child for child in _DYING if child.poll() is None]
+
+
+def _objects(out: bytes) -> Any:
+    for line in out.decode(errors="replace").splitlines():
+        try:
+            body = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(body, dict):
+            yield body

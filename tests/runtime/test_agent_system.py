@@ -1,0 +1,120 @@
+"""Agents as real processes: they repair alone, while no controller talks to them."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.errors import PermanentError
+from orchestrator.runtime.lineage import Cause
+from orchestrator.runtime.reports import Stage
+from tests.runtime.gangs import Cluster, cluster
+from tests.runtime.trees import wait_for
+
+pytestmark = pytest.mark.system
+
+
+@pytest.fixture
+def gang(tmp_path: Path) -> Iterator[Cluster]:
+    with cluster(tmp_path) as made:
+        yield made
+
+
+def test_a_gang_forms_and_survives_a_killed_rank(gang: Cluster) -> None:
+    gang.start("a", "b")
+    gang.give(gang.grant(1, "ab"), to="ab")
+    ranks = gang.wait_running("ab", 1)
+    assert [rank.rank for rank in ranks] == [0, 1]
+
+    assert ranks[1].pid is not None
+    os.kill(ranks[1].pid, signal.SIGKILL)
+    gang.wait_running("ab", 2)
+
+    because = gang.lineage().generations[-1].because
+    assert (because.cause, because.fingerprint) == (Cause.RANK_EXIT, "signal 9")
+    assert (because.node, because.rank) == ("b", 1)
+    kinds = [note.kind for note in gang.report("b").notes]
+    assert "rank-exited" in kinds
+
+    (gang.work / "finish").touch()
+    gang.wait_stage("a", Stage.FINISHED)
+    gang.wait_stage("b", Stage.FINISHED)
+    assert {path.name for path in gang.work.glob("done.*")} == {"done.2.0", "done.2.1"}
+
+
+def test_a_standby_takes_the_seat_of_a_lost_node(gang: Cluster) -> None:
+    gang.start("a", "b", "c")
+    gang.give(gang.grant(1, "ab", "c"), to="abc")
+    gang.wait_running("ab", 1)
+    assert gang.wait_stage("c", Stage.STANDBY).members == ("a", "b")
+
+    gang.kill_node("a")  # the leader
+    gang.wait_running("bc", 2)
+
+    generation = gang.lineage().generations[-1]
+    assert [member.node for member in generation.members] == ["b", "c"]
+    assert (generation.because.cause, generation.because.node) == (Cause.NODE_LOST, "a")
+    assert gang.report("b").peers_lost == ("a",)
+
+
+def test_a_new_grant_swaps_a_node(gang: Cluster) -> None:
+    gang.start("a", "b", "c")
+    gang.give(gang.grant(1, "ab"), to="ab")
+    gang.wait_running("ab", 1)
+
+    gang.give(gang.grant(2, "bc"), to="b")  # the peers hand it on
+    gang.wait_running("bc", 2)
+    gang.wait_stage("a", Stage.REVOKED)
+
+    generation = gang.lineage().generations[-1]
+    assert (generation.because.cause, generation.grant) == (Cause.GRANT, 2)
+
+
+def test_a_foreign_fence_stops_the_ranks(gang: Cluster) -> None:
+    gang.start("a")
+    gang.give(gang.grant(1, "a"), to="a")
+    gang.wait_running("a", 1)
+
+    gang.fence(2)
+
+    report = gang.wait_stage("a", Stage.REVOKED)
+    assert "foreign-fence" in [note.kind for note in report.notes]
+
+
+def test_stop_ends_ranks_and_agent_and_the_guard_proves_it(gang: Cluster) -> None:
+    gang.start("a", "b")
+    gang.give(gang.grant(1, "ab"), to="ab")
+    gang.wait_running("ab", 1)
+
+    for node in "ab":
+        assert gang.ask(node, {"ask": "stop", "reason": "enough"}) == {"stopping": True}
+    for node in "ab":
+        proof = gang.home(node) / "attempts" / "j.1" / "gone.json"
+        wait_for(proof.exists)
+        assert "enough" in proof.read_text()
+    assert len(gang.lineage().generations) == 1
+
+
+def test_a_controller_that_lost_its_lease_is_refused(gang: Cluster) -> None:
+    gang.start("a")
+    gang.ask("a", {"ask": "status"}, token=7)
+    with pytest.raises(PermanentError, match="token 6 is below 7"):
+        gang.ask("a", {"ask": "stop"}, token=6)
+
+
+def test_without_a_register_a_gang_waits_for_a_new_grant(tmp_path: Path) -> None:
+    with cluster(tmp_path, register=False) as gang:
+        gang.start("a", "b")
+        gang.give(gang.grant(1, "ab"), to="ab")
+        rank, _ = gang.wait_running("ab", 1)
+        assert rank.pid is not None
+        os.kill(rank.pid, signal.SIGKILL)
+        gang.wait_stage("a", Stage.WAITING)
+        gang.wait_stage("b", Stage.WAITING)
+
+        gang.give(gang.grant(2, "ab"), to="ab")
+        gang.wait_running("ab", 2)
