@@ -39,8 +39,8 @@ def show(name: str, output: str) -> None:
         return
     out = console()
     if not out.is_terminal:
-        click.echo(f"# {found.title}\n\n{found.body}", nl=False)
+        click.echo(found.body, nl=False)
         return
     from rich.markdown import Markdown
 
-    out.print(Markdown(f"# {found.title}\n\n{found.body}"))
+    out.print(Markdown(found.body))

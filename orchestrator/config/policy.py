@@ -37,6 +37,9 @@ MEANINGS: dict[str, str] = {
     "pages_per_hour": "pages per hour; the rest is told in one",
     "agent_starts_max": "starts per node and attempt within `agent_starts_window`",
     "agent_starts_window": "duration: see `agent_starts_max`",
+    "sweep_after": "duration: an agent silent that long on a node that answers is swept",
+    "repair_wait": "duration: how long a node may take to come back from a repair",
+    "restarts_window": "duration: how long people are told that a gang repaired itself",
     "intent_limit": "duration: an action without an outcome is looked at again after this",
 }
 
