@@ -34,6 +34,11 @@ class StoreProcess:
         self._heard = b""
         self._owed = 0  #: answers to requests that were given up
 
+    @property
+    def pid(self) -> int | None:
+        """The child's pid, if there is a child."""
+        return None if self._child is None else self._child.pid
+
     def start(self) -> None:
         """Start the child, if it does not run already; returns at once.
 
