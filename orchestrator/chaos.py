@@ -166,7 +166,7 @@ def flip_a_byte(url: str, commit: Commit, dice: random.Random) -> str:
     root = Path(url.removeprefix("file://"))
     parts = json.loads((root / commit.manifest).read_bytes())["parts"]
     part = dice.choice(parts)
-    path = root / part["name"]
+    path = root / part["key"]
     path.chmod(0o644)
     with path.open("r+b") as file:
         offset = dice.randrange(part["bytes"])
@@ -174,7 +174,7 @@ def flip_a_byte(url: str, commit: Commit, dice: random.Random) -> str:
         byte = file.read(1)[0]
         file.seek(offset)
         file.write(bytes([byte ^ (1 << dice.randrange(8))]))
-    return str(part["name"])
+    return str(part["key"])
 
 
 def _ranks_of(home: Path, job: str) -> list[Rank]:

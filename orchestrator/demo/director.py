@@ -89,9 +89,8 @@ class Director:
 
 def draw_script(dice: random.Random) -> list[Fault]:
     """Order the seven faults: the two that cost a node fall on two sides of `lose-cluster`."""
-    script: list[Fault] = [
-        fault for fault in Fault if fault not in (Fault.KILL_NODE, Fault.GPU_FAULT)
-    ]
+    costly = (Fault.KILL_NODE, Fault.GPU_FAULT)
+    script: list[Fault] = [fault for fault in Fault if fault not in costly]
     dice.shuffle(script)
     first, second = dice.sample(costly, 2)
     middle = script.index(Fault.LOSE_CLUSTER)

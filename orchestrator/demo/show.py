@@ -85,8 +85,11 @@ def _play(wishes: Wishes, name: str, say: Say, progress: Callable[[int], None]) 
     stage = Stage(wishes.out / name, wishes.steps, wishes.seed, wishes.data_seed)
     say(f"The {name} run begins: {wishes.steps} steps on two nodes of one of three clusters.")
     troupe = Troupe.assemble(stage)
-    director = Director(troupe, random.Random(wishes.seed)) if name == "disturbed" else None
+    director = None
     try:
+        troupe.begin()
+        if name == "disturbed":
+            director = Director(troupe, random.Random(wishes.seed))
         _until_over(troupe, director, say, progress)
     finally:
         troupe.dismiss()

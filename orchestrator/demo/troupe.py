@@ -41,19 +41,21 @@ class Troupe:
 
     @classmethod
     def assemble(cls, stage: Stage) -> Troupe:
-        """Write the files, start the daemon and submit the job."""
+        """Write the files; nothing runs yet."""
         stage.set()
         stage.checkpoints.mkdir()
-        troupe = cls(
+        return cls(
             stage=stage,
             watch=Watch(stage.state, JOB, WORLD),
             ledger=open_ledger(f"sqlite:///{stage.state / 'ledger.db'}"),
             register=Register(open_store(str(stage.checkpoints))),
             began_at=time.time(),
         )
-        troupe.start_daemon()
-        troupe._holdfast("job", "submit", str(stage.job))
-        return troupe
+
+    def begin(self) -> None:
+        """Start the daemon and submit the job."""
+        self.start_daemon()
+        self._holdfast("job", "submit", str(self.stage.job))
 
     def start_daemon(self) -> None:
         """Start the controller; its log stands beside the ledger."""
