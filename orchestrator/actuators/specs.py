@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from orchestrator.config.jobs import agent_launch
-from orchestrator.config import agent_launch
 from orchestrator.core.decisions import StartAgent
 from orchestrator.core.fleet import Fleet
 from orchestrator.core.jobs import Attempt
