@@ -150,7 +150,7 @@ def _learned(
             agent = _agent(node, job, attempt)
             return _with_agent(node, _with_silence(agent, _silence(agent).failed(at, error)))
         case AgentGone(job=job, attempt=attempt, at=at, proof=proof):
-            return _with_agent(node, _gone(_agent(node, job, attempt), at, proof))
+            return _with_agent(node, _told(_agent(node, job, attempt), at, proof))
 
 
 def _listed(node: NodeBelief, seen: MachineSeen, at: datetime) -> NodeBelief:
@@ -222,15 +222,17 @@ def _settled(node: NodeBelief) -> NodeBelief:
 
 
 def _ended(agent: AgentBelief, node: NodeBelief, boot: Boot | None) -> AgentBelief:
-    """Take a machine that is off, or that booted again, as the proof that it is."""
+    """Believe the newest proof that an agent is gone, if it is not older than its last answer."""
+    proofs = [agent.told] if agent.told is not None else []
     if node.stopped_at is not None:
-        agent = _gone(agent, node.stopped_at, POWER_PROOF)
-    report, answered_at = agent.report, agent.answered_at
-    if boot is None or report is None or answered_at is None or not (boot.id and report.boot_id):
-        return agent
-    if report.boot_id != boot.id and boot.first_at > answered_at:
-        return _gone(agent, boot.first_at, f"the node booted again ({boot.id})")
-    return agent
+        proofs.append((node.stopped_at, POWER_PROOF))
+    ran_in = agent.report.boot_id if agent.report is not None else ""
+    if boot is not None and boot.id and ran_in and ran_in != boot.id:
+        proofs.append((boot.first_at, f"the node booted again ({boot.id})"))
+    answered_at = agent.answered_at
+    valid = [proof for proof in proofs if answered_at is None or proof[0] >= answered_at]
+    gone_at, proof = max(valid, default=(None, ""))
+    return replace(agent, gone_at=gone_at, proof=proof)
 
 
 # --- agents ---------------------------------------------------------------------------------
@@ -261,10 +263,7 @@ def _reported(agent: AgentBelief, report: AgentReport, at: datetime) -> AgentBel
         agent = replace(agent, notes=_notes(agent.notes if same else (), report.notes))
     if newer:
         agent = replace(agent, report=replace(report, notes=()))
-    agent = _with_silence(agent, _silence(agent).answered(at))
-    if agent.gone_at is not None and agent.gone_at < at:
-        agent = replace(agent, gone_at=None, proof="")
-    return agent
+    return _with_silence(agent, _silence(agent).answered(at))
 
 
 def _notes(known: tuple[Note, ...], more: Iterable[Note]) -> tuple[Note, ...]:
@@ -277,13 +276,10 @@ def _notes(known: tuple[Note, ...], more: Iterable[Note]) -> tuple[Note, ...]:
     return tuple(newest[kind] for kind in sorted(newest))
 
 
-def _gone(agent: AgentBelief, at: datetime, proof: str) -> AgentBelief:
-    """Believe a proof that is not older than the last answer; the newest proof stands."""
-    if agent.answered_at is not None and at < agent.answered_at:
-        return agent
-    if agent.gone_at is not None and (at, proof) <= (agent.gone_at, agent.proof):
-        return agent
-    return replace(agent, gone_at=at, proof=proof)
+def _told(agent: AgentBelief, at: datetime, proof: str) -> AgentBelief:
+    """Remember the newest proof; whether it still says anything is drawn in `_ended`."""
+    newest = (at, proof) if agent.told is None else max(agent.told, (at, proof))
+    return replace(agent, told=newest)
 
 
 # --- registers ------------------------------------------------------------------------------

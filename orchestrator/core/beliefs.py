@@ -29,6 +29,7 @@ class AgentBelief:
     silence: str = ""
     gone_at: datetime | None = None  #: proven gone at; cleared by a later answer
     proof: str = ""
+    told: tuple[datetime, str] | None = None  #: newest proof anybody gave, whatever came later
     notes: tuple[Note, ...] = ()  #: newest of each kind in `assess.KEPT`, of this agent process
     lately: tuple[datetime, ...] = ()  #: silences within `assess.LATENESS` of the newest
 
