@@ -228,7 +228,8 @@ class _Look:
         old = () if table.latest is None else table.latest.members
         for member in old:
             said = self.answers.get(member)
-            if table.peers.is_held(member):
+            # One that the grant leaves out is on its way out: nobody waits for it to come back.
+            if member in table.grant.seats and table.peers.is_held(member):
                 return f"{member.node} was told to stop"
             ranks = said is not None and said.phase is not Phase.CLEAR
             if ranks and not self._due(table.terms.clear_limit):

@@ -634,7 +634,8 @@ class Membership:
     def _note_lost(self) -> None:
         """Say once of each node that is asked that it does not answer."""
         for member in self._to_ask():
-            if member not in self._noted_lost and self._peers.silent(member):
+            mine = member.node == self.me.node  # an earlier life of this agent, elsewhere
+            if not mine and member not in self._noted_lost and self._peers.silent(member):
                 self._noted_lost.add(member)
                 self._say("peer-lost", f"{member.node} does not answer", {"node": member.node})
 
