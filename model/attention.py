@@ -37,6 +37,15 @@ class Rotary:
         return torch.cat([left * cos - right * sin, right * cos + left * sin], -1)
 
 
+class Norm(nn.RMSNorm):
+    """RMSNorm in the precision of its input: with a weight of another, torch takes a slow path."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return a tensor of the shape of `x`."""
+        assert self.weight is not None
+        return functional.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
+
+
 class Attention(nn.Module):
     """Attention of `queries` over `source`: self-attention if both are the same tensor."""
 
@@ -48,8 +57,8 @@ class Attention(nn.Module):
         self.key = nn.Linear(d, config.kv_heads * head_dim, bias=False)
         self.value = nn.Linear(d, config.kv_heads * head_dim, bias=False)
         self.out = nn.Linear(config.heads * head_dim, d, bias=False)
-        self.query_norm = nn.RMSNorm(head_dim, config.norm_epsilon)
-        self.key_norm = nn.RMSNorm(head_dim, config.norm_epsilon)
+        self.query_norm = Norm(head_dim, config.norm_epsilon)
+        self.key_norm = Norm(head_dim, config.norm_epsilon)
 
     def forward(
         self,

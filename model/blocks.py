@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.attention import Attention, Rotary
+from model.attention import Attention, Norm, Rotary
 from model.config import ModelConfig
 
 
@@ -30,9 +30,9 @@ class EncoderBlock(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.attention_norm = nn.RMSNorm(config.d_model, config.norm_epsilon)
+        self.attention_norm = Norm(config.d_model, config.norm_epsilon)
         self.attention = Attention(config)
-        self.feed_forward_norm = nn.RMSNorm(config.d_model, config.norm_epsilon)
+        self.feed_forward_norm = Norm(config.d_model, config.norm_epsilon)
         self.feed_forward = FeedForward(config)
 
     def forward(self, x: Tensor, rotary: Rotary, mask: Tensor | None) -> Tensor:
@@ -48,11 +48,11 @@ class DecoderBlock(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.attention_norm = nn.RMSNorm(config.d_model, config.norm_epsilon)
+        self.attention_norm = Norm(config.d_model, config.norm_epsilon)
         self.attention = Attention(config)
-        self.cross_norm = nn.RMSNorm(config.d_model, config.norm_epsilon)
+        self.cross_norm = Norm(config.d_model, config.norm_epsilon)
         self.cross_attention = Attention(config)
-        self.feed_forward_norm = nn.RMSNorm(config.d_model, config.norm_epsilon)
+        self.feed_forward_norm = Norm(config.d_model, config.norm_epsilon)
         self.feed_forward = FeedForward(config)
 
     def forward(self, x: Tensor, rotary: Rotary, memory: Tensor, mask: Tensor | None) -> Tensor:

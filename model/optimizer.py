@@ -2,8 +2,8 @@
 
 Both exist in `torch.optim`, and a test holds ours equal to those. They are written out here since
 constructing any optimizer of torch 2.13 imports its compiler, 1.0 s that every rank would pay at
-every restart, and because torch's Muon computes in bfloat16, which is slow on processors without
-instructions for it. Muon keeps one moment instead of two: checkpoints are a third smaller.
+every restart, and because torch's Muon always computes in bfloat16, which is slow on processors
+without instructions for it. Muon keeps one moment instead of two: checkpoints are a third smaller.
 """
 
 from __future__ import annotations
@@ -30,11 +30,17 @@ def is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
 class Optimizer:
     """Updates a model's parameters in place from their gradients."""
 
-    def __init__(self, named_parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
+    def __init__(
+        self,
+        named_parameters: Iterable[tuple[str, nn.Parameter]],
+        precision: torch.dtype = torch.float32,
+    ) -> None:
+        """Make zero moments; `precision` is that of Muon's products."""
         parameters = dict(named_parameters)
         hidden = {name for name, value in parameters.items() if is_hidden_matrix(name, value)}
         self._hidden = {name: parameters[name] for name in parameters if name in hidden}
         self._rest = {name: parameters[name] for name in parameters if name not in hidden}
+        self._precision = precision
         self._moments = {f"momentum.{name}": _zeros(value) for name, value in self._hidden.items()}
         for name, value in self._rest.items():
             self._moments[f"first.{name}"] = _zeros(value)
@@ -69,7 +75,8 @@ class Optimizer:
             gradient, moment = _gradient(self._hidden[name]), self._moments[f"momentum.{name}"]
             moment.lerp_(gradient, 1.0 - MOMENTUM)
             directions.append(gradient.lerp(moment, MOMENTUM))
-        for name, update in zip(names, orthogonalised(torch.stack(directions)), strict=True):
+        updates = orthogonalised(torch.stack(directions).to(self._precision)).float()
+        for name, update in zip(names, updates, strict=True):
             parameter = self._hidden[name]
             # 0.2 sqrt(longer side): updates as large as Adam's, so one learning rate serves both
             scale = 0.2 * math.sqrt(max(parameter.shape))

@@ -15,6 +15,7 @@ from model.config import PRESETS, ModelConfig
 from model.data.emoji import Captioned, select
 from orchestrator.errors import UserError
 
+PRECISIONS = ("fp32", "bf16")
 WARMUP_STEPS = 10
 DECAY_SHARE = 0.5  #: of the steps, at the end
 FINAL_SHARE = 0.05  #: of the learning rate, at the last step
@@ -26,6 +27,7 @@ class Settings:
 
     preset: str
     steps: int
+    precision: str  #: of the matrix products: a key of `PRECISIONS`; weights are always fp32
     batch: int  #: samples per step, of all ranks together
     seed: int  #: of the initial weights
     data_seed: int  #: of the order and the look of the samples
@@ -72,6 +74,7 @@ def parse(arguments: Sequence[str] | None) -> Settings:
     flag = parser.add_argument
     flag("--preset", choices=list(PRESETS), default="tiny", help="size of the model")
     flag("--steps", type=int, default=220, help="steps of the whole run")
+    flag("--precision", choices=PRECISIONS, default="fp32", help="of the matrix products")
     flag("--batch", type=int, default=128, help="samples per step, of all ranks together")
     flag("--seed", type=int, default=0, help="of the initial weights")
     flag("--data-seed", type=int, default=0, help="of the order and look of the samples")
@@ -86,6 +89,7 @@ def parse(arguments: Sequence[str] | None) -> Settings:
     settings = Settings(
         preset=given.preset,
         steps=given.steps,
+        precision=given.precision,
         batch=given.batch,
         seed=given.seed,
         data_seed=given.data_seed,

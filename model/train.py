@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from orchestrator.runtime.training import Run
 
 
+SAY_EVERY = 20  #: steps between lines on standard error
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; return its exit status, 2 for a mistake on the command line."""
     try:
@@ -63,6 +66,9 @@ def _steps(run: Run, trainer: Trainer) -> None:
         speed = totals.positions / (time.monotonic() - started)
         run.heartbeat(trainer.step, loss=totals.loss, tokens_per_second=speed)
         last = trainer.step == settings.steps
+        if run.rank == 0 and (last or trainer.step % SAY_EVERY == 0):
+            said = f"step {trainer.step}/{settings.steps}  loss {totals.loss:.3f}"
+            print(f"{said}  {speed:,.0f} tokens/s", file=sys.stderr, flush=True)
         if last or trainer.step % settings.checkpoint_every == 0:
             run.save(trainer.step, trainer.state(), **trainer.attestation())
 

@@ -20,6 +20,8 @@ from model.optimizer import Optimizer
 from model.settings import Settings
 from model.transformer import build
 
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}  #: by `Settings.precision`
+
 
 @dataclass(frozen=True)
 class Place:
@@ -37,7 +39,8 @@ class Trainer:
         self.place = place
         self.items = settings.items()
         self.model = build(settings.config, settings.seed)
-        self.optimizer = Optimizer(self.model.named_parameters())
+        self._precision = DTYPES[settings.precision]
+        self.optimizer = Optimizer(self.model.named_parameters(), self._precision)
         self.step = 0  #: the last completed step
         self.tokens = 0  #: positions trained on so far, encoder and decoder, all ranks
         self.loss = float("nan")  #: of the last completed step
@@ -68,9 +71,11 @@ class Trainer:
 
     def _loss(self, batch: Batch) -> Tensor:
         """Return the sum of the token losses; `GradientBuffer.reduce` makes the mean of it."""
-        logits = self.model(batch.prompt, batch.inputs)
+        lower = self._precision is not torch.float32
+        with torch.autocast("cpu", self._precision, enabled=lower):
+            logits = self.model(batch.prompt, batch.inputs).flatten(0, 1).float()
         return functional.cross_entropy(
-            logits.flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORED, reduction="sum"
+            logits, batch.targets.flatten(), ignore_index=IGNORED, reduction="sum"
         )
 
     def _seed_dice(self) -> None:

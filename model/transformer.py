@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from model.attention import Rotary
+from model.attention import Norm, Rotary
 from model.blocks import DecoderBlock, EncoderBlock
 from model.config import AUDIO, IMAGE, KINDS, VIDEO, ModelConfig
 from model.stems import AudioStem, VisionStem
@@ -50,9 +50,9 @@ class EncoderDecoder(nn.Module):
         self.vision = VisionStem(config)
         self.audio = AudioStem(config)
         self.encoder = nn.ModuleList(EncoderBlock(config) for _ in range(config.encoder_layers))
-        self.encoder_norm = nn.RMSNorm(d, epsilon)
+        self.encoder_norm = Norm(d, epsilon)
         self.decoder = nn.ModuleList(DecoderBlock(config) for _ in range(config.decoder_layers))
-        self.decoder_norm = nn.RMSNorm(d, epsilon)
+        self.decoder_norm = Norm(d, epsilon)
         self.head = nn.Linear(d, config.vocabulary, bias=False)
         if config.tied:
             self.head.weight = self.embedding.weight
