@@ -240,6 +240,7 @@ class Agent:
             case t.StartRanks(generation=generation):
                 self._start_ranks(generation)
             case t.EndRanks(why=why):
+                self._watch_ranks()  # or an earlier failure here would be taken for the ending's
                 self._ranks.end(time.monotonic(), why)
             case t.Tell(kind=kind, text=text, data=data):
                 self._notes.write(kind, text, data)

@@ -207,7 +207,7 @@ class Membership:
             case t.Bound():
                 self._forming.busy, self._forming.port = False, given
             case t.RanksTroubled(because=because, at=at):
-                if self.current is not None and self.phase in _RANKS:
+                if self.current is not None:
                     self._suspect(Trouble(self.current.mark, because, at))
             case t.RanksFinished():
                 if self.phase is Phase.RUNNING:
@@ -363,7 +363,7 @@ class Membership:
 
     def _doubt(self) -> None:
         latest, grant = self.latest, self.grant
-        if latest is None or grant is None or self.me not in latest.members:
+        if latest is None or grant is None or self.me not in latest.members or self._stopping:
             return
         joined = self.current is not None and self.current.mark == latest.mark
         if self._trouble is None and grant.number > latest.grant:
@@ -391,8 +391,10 @@ class Membership:
         """Look for members that are lost, were replaced, or have not joined in time."""
         for member in self._watched(latest):
             peer = self._peers.of(member)
+            if self._peers.is_held(member):
+                continue
             finished = peer.has(latest.mark, Phase.FINISHED)
-            if not finished and self._peers.silent(member) and not self._peers.is_held(member):
+            if not finished and self._peers.silent(member):
                 self._blame(Cause.NODE_LOST, member.node, f"{member.node} is silent")
             elif peer.was_replaced(latest):
                 self._blame(Cause.NODE_LOST, member.node, f"the agent of {member.node} is new")
