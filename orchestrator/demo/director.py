@@ -75,7 +75,7 @@ class Director:
         watch, last = self.troupe.watch, self.broken[-1].injected if self.broken else None
         since = self.troupe.began_at if last is None else last.at
         resumed = watch.resumed_at(since)
-        if resumed is None or not self.troupe.daemon_lives:
+        if resumed is None or not self.troupe.controller_acts:
             return False
         needed = 2 if self.script[0] is Fault.CORRUPT_CHECKPOINT else 1
         new_steps = watch.done - watch.done_before(since)

@@ -21,6 +21,7 @@ from orchestrator.runtime.weights import weights_digest
 
 MARK = ".holdfast-demo"  #: a file that says: this folder is a demo's and may be replaced
 TURN = 0.05  #: seconds between two looks
+LINE_MAX = 200  #: characters of one sentence on the screen
 RUN_LIMIT = 240.0  #: seconds one run may take before the demo gives up
 
 Say = Callable[[str], None]
@@ -102,7 +103,7 @@ def _play(wishes: Wishes, name: str, say: Say, progress: Callable[[int], None]) 
 def _until_over(
     troupe: Troupe, director: Director | None, say: Say, progress: Callable[[int], None]
 ) -> None:
-    end, told = time.time() + RUN_LIMIT, 0
+    end, news = time.time() + RUN_LIMIT, News(troupe, say)
     while not troupe.over:
         if time.time() > end:
             raise PermanentError(
@@ -110,7 +111,7 @@ def _until_over(
             )
         troupe.watch.look()
         progress(troupe.watch.done)
-        told = _tell_news(troupe, say, told)
+        news.tell()
         if director is not None:
             fault = director.turn()
             if fault is not None:
@@ -134,13 +135,24 @@ def _keep_controller(troupe: Troupe, say: Say) -> None:
         troupe.start_daemon()
 
 
-def _tell_news(troupe: Troupe, say: Say, told: int) -> int:
-    """Say the new events that people care about; return how many events were looked at."""
-    events = troupe.ledger.story(None, limit=100_000)
-    for event in events[told:]:
-        if event.kind in WORTH_TELLING:
-            say(event.text)
-    return len(events)
+class News:
+    """Says the events that people care about, each once however often it comes."""
+
+    def __init__(self, troupe: Troupe, say: Say) -> None:
+        """Begin at the ledger's first event."""
+        self._troupe, self._say = troupe, say
+        self._last = 0  #: number of the last event looked at
+        self._said: set[str] = set()
+
+    def tell(self) -> None:
+        """Say what is new."""
+        events = self._troupe.ledger.story(None, limit=200)
+        for event in events:
+            fresh = event.number > self._last and event.text not in self._said
+            if fresh and event.kind in WORTH_TELLING:
+                self._said.add(event.text)
+                self._say(event.text[:LINE_MAX])
+        self._last = max([self._last, *(event.number for event in events)])
 
 
 WORTH_TELLING = frozenset(
@@ -156,7 +168,6 @@ WORTH_TELLING = frozenset(
         "OpenIncident",
         "Repair",
         "daemon-started",
-        "finished",
     }
 )
 

@@ -86,6 +86,15 @@ class Troupe:
         """Say whether the controller runs."""
         return self.daemon is not None and self.daemon.poll() is None
 
+    @property
+    def controller_acts(self) -> bool:
+        """Say whether the controller runs and has said so in the ledger since its last start."""
+        if not self.daemon_lives:
+            return False
+        since = datetime.fromtimestamp(self.starts[-1], UTC)
+        events = self.ledger.story("controller", since=since)
+        return any(event.kind == "daemon-started" for event in events)
+
     def fleet(self) -> Fleet:
         """Return the ledger's present snapshot."""
         return self.ledger.snapshot(datetime.now(UTC), ())
