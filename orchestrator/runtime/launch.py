@@ -85,7 +85,7 @@ def sweep(place: Place, token: int) -> Said:
         killed = _kill(place)
         proof = read_json(place.gone)
         if proof is None or killed:
-            proof = _prove(place, f"swept for token {token}, {killed} killed")
+            proof = _prove(place, f"swept for token {token}")
         return proof
 
 
