@@ -46,7 +46,7 @@ def list_nodes(session: Session, cluster: str | None, state: str | None, output:
 @click.pass_obj
 def show(session: Session, name: str, output: str) -> None:
     """Show one node: its machine, state, cordon, findings and agents."""
-    from orchestrator.cli.views import node_reason, node_row
+    from orchestrator.cli.views import bad_findings, node_reason, node_row, told
 
     fleet = session.fleet()
     found = find_node(fleet, name)
@@ -62,6 +62,7 @@ def show(session: Session, name: str, output: str) -> None:
         "agents": [f"{one.job}/{one.attempt}" for one in belief.agents if one.gone_at is None]
         if belief
         else [],
+        "findings": [told(one) for one in bad_findings(found, fleet)],
         "reason": node_reason(found, fleet.now),
     }
     if output != "table":

@@ -25,6 +25,7 @@ from orchestrator.errors import HoldfastError
 
 INTERRUPTED = 130
 FAILED = 1
+CODES = frozenset({1, 2, 75})  #: of errors, as people and scripts know them
 
 #: Third-party modules that only some commands need, and the extra that brings them.
 EXTRAS: Mapping[str, str] = {
@@ -141,7 +142,8 @@ class Root(click.Group):
             sys.exit(FAILED)
         except HoldfastError as error:
             _tell(str(error), debug=debug)
-            sys.exit(error.exit_code)
+            # 92 and 93 are what ranks say to their agent, see runtime.vault
+            sys.exit(error.exit_code if error.exit_code in CODES else FAILED)
         except ModuleNotFoundError as error:
             sys.exit(_tell_missing(error, debug=debug))
         except Exception as error:  # noqa: BLE001 - the boundary: a bug is told, with what to do

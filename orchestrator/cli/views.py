@@ -93,7 +93,11 @@ def node_row(node: Node, fleet: Fleet) -> Row:
         "price_per_hour": node.machine.price_per_hour,
         "job": f"{node.job}/{node.attempt}" if node.job else None,
         "seen": _seen(node, fleet),
-        "findings": [_told(one) for one in bad_findings(node, fleet)],
+        "findings": [
+            told(one)
+            for one in bad_findings(node, fleet)
+            if one.severity is not Severity.UNKNOWN  # `node show` has them; a list would drown
+        ],
         "state": node.state,
         "since": node.since,
         "cordon": node.cordon,
@@ -119,7 +123,8 @@ def bad_findings(node: Node, fleet: Fleet) -> list[Finding]:
     return sorted(bad, key=lambda one: (order[one.severity], one.key))
 
 
-def _told(finding: Finding) -> str:
+def told(finding: Finding) -> str:
+    """Return a finding in a few words."""
     return f"{finding.severity.name} {finding.detector} on {finding.component}"
 
 

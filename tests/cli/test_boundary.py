@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from orchestrator.cli.root import COMMANDS, Root, everywhere, main
 from orchestrator.errors import HoldfastError, PermanentError, TransientError, UserError
+from orchestrator.runtime.vault import VerificationError
 from tests.cli.conftest import Holdfast
 
 
@@ -33,6 +34,7 @@ def run(error: BaseException, *args: str) -> tuple[int, str]:
         (PermanentError("refused"), 1),
         (TransientError("busy"), 75),
         (HoldfastError("odd"), 1),
+        (VerificationError(7, ("a part is missing",)), 1),
         (KeyboardInterrupt(), 130),
         (click.Abort(), 130),
         (click.UsageError("what?"), 2),
@@ -136,3 +138,33 @@ def test_a_mistake_in_the_configuration_exits_with_2_and_its_path(
 
 def test_main_is_what_the_script_calls() -> None:
     assert isinstance(main, click.Group)
+
+
+BASE_ONLY = """
+import sys
+for extra in ("sqlalchemy", "alembic", "apscheduler", "slack_sdk", "paramiko", "torch", "numpy"):
+    sys.modules[extra] = None
+from orchestrator.cli import main
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        (("--help",), 0),
+        (("config", "check"), 0),
+        (("config", "schema", "--job"), 0),
+        (("runbook", "list"), 0),
+        (("checkpoint", "verify", "nowhere"), 2),
+        (("node", "list"), 2),
+        (("daemon", "run"), 2),
+    ],
+)
+def test_the_base_requirements_are_enough_or_the_missing_extra_is_named(
+    home: Path, command: tuple[str, ...], code: int
+) -> None:
+    argv = [sys.executable, "-c", BASE_ONLY, *command]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == code, done.stderr
+    assert ("holdfast[controller]" in done.stderr) == (command[0] in ("node", "daemon"))
