@@ -110,6 +110,7 @@ def check(world: World) -> None:
         st.tuples(st.sampled_from(EVENTS), st.integers(0, 6), st.integers(1, 9)), max_size=10
     ),
     orders=st.lists(st.tuples(st.sampled_from(ORDERS), st.integers(0, 6)), max_size=3),
+    cuts=st.lists(st.integers(0, 6), max_size=10),
 )
 def test_whatever_happens_a_decision_is_made_once_and_lawfully(
     size: int,
@@ -117,6 +118,7 @@ def test_whatever_happens_a_decision_is_made_once_and_lawfully(
     alone: WhenAlone,
     events: list[tuple[str, int, int]],
     orders: list[tuple[OrderKind, int]],
+    cuts: list[int],
 ) -> None:
     world = World({"a": 4, "b": 3})
     spec = JobSpec(
@@ -131,6 +133,7 @@ def test_whatever_happens_a_decision_is_made_once_and_lawfully(
         if place < len(orders):
             kind, subject = orders[place]
             world.order(kind, "train" if kind is OrderKind.STOP else names[subject])
+        world.tick(cut=cuts[place] if place < len(cuts) else None)
         for _ in range(wait):
             world.tick()
             check(world)

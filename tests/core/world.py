@@ -144,6 +144,8 @@ class World:
         self.story: list[str] = []
         self.done: list[Decision] = []
         self.silent_registers: set[str] = set()
+        self.frozen: set[str] = set()  #: jobs whose gangs do nothing at all
+        self.deaf: set[str] = set()  #: nodes whose agents hear their peers, but not us
         self._orders = 0
         self._agents = 0
         self._seen: list[Observation] = []
@@ -159,6 +161,9 @@ class World:
     def submit(self, name: str, spec: JobSpec, steps: int = 10_000) -> None:
         self.steps_max[name] = steps
         self.order(OrderKind.SUBMIT, name, **plain(spec))
+
+    def see(self, observation: Observation) -> None:
+        self._seen.append(observation)
 
     def run(self, seconds: int) -> World:
         for _ in range(seconds):
@@ -212,6 +217,10 @@ class World:
         mine = [attempt for attempt in self.fleet.attempts if attempt.job == job]
         return max(mine, key=lambda attempt: attempt.number)
 
+    def granted(self, job: str) -> tuple[NodeName, ...]:
+        grant = self.attempt(job).grant
+        return grant.seats if grant is not None else ()
+
     def members(self, job: str) -> tuple[str, ...]:
         attempt = self.attempt(job)
         return self.gangs.get((job, attempt.number), SimGang()).members
@@ -228,7 +237,8 @@ class World:
 
     # --- one second -----------------------------------------------------------------------------
 
-    def tick(self) -> None:
+    def tick(self, *, cut: int | None = None) -> None:
+        """Live one second; the controller is killed after `cut` of its decisions."""
         self.fleet = replace(self.fleet, now=self.fleet.now + SECOND)
         self._live()
         seen = [*self._seen, *self._look()]
@@ -236,7 +246,7 @@ class World:
         beliefs = assess(self.fleet.beliefs, seen, self.fleet.now)
         self.fleet = replace(self.fleet, beliefs=beliefs)
         self._settle()
-        for decision in reconcile(self.fleet, self.policy).decisions:
+        for decision in reconcile(self.fleet, self.policy).decisions[:cut]:
             self.done.append(decision)
             self.story.append(explain(decision))
             if isinstance(decision, LedgerOnly):
@@ -315,7 +325,8 @@ class World:
 
     def _live(self) -> None:
         for attempt in self.fleet.attempts:
-            if attempt.grant is not None and attempt.state is not AttemptState.CLOSED:
+            live = attempt.grant is not None and attempt.state is not AttemptState.CLOSED
+            if live and f"{attempt.job}.{attempt.number}" not in self.frozen:
                 self._gang(attempt)
 
     def _agent(self, node: str, run: tuple[str, int]) -> SimAgent | None:
@@ -327,7 +338,8 @@ class World:
         alive = {name: a for name in self.nodes if (a := self._agent(name, run)) is not None}
         top = max((agent.grant for agent in alive.values()), default=0)
         fit = {name: a for name, a in alive.items() if a.grant == top and name in a.seats}
-        if not top or any(agent.stage is Stage.FINISHED for agent in alive.values()):
+        over = {Stage.FINISHED, Stage.FAILED}
+        if not top or any(agent.stage in over for agent in alive.values()):
             return
         whole = gang.seq is not None and all(name in fit for name in gang.members)
         newer = top > gang.grant and set(gang.members) != set(self._choose(gang, fit, attempt))
@@ -457,7 +469,7 @@ class World:
             findings = tuple(replace(one, boot_id=boot) for one in sim.findings)
             yield Probed(name, now, boot, (fine, *findings), complete=True)
         for run in self._asked(name):
-            if sim.on and sim.reachable and run in sim.agents:
+            if sim.on and sim.reachable and run in sim.agents and name not in self.deaf:
                 yield AgentSeen(name, now, self._report(name, run))
             elif sim.on and sim.reachable and run in sim.gone:
                 yield AgentGone(name, run[0], run[1], now, sim.gone[run])

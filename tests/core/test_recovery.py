@@ -1,0 +1,259 @@
+"""Attempts: fences first, patience, retries, and what a job becomes in the end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from functools import partial
+
+from orchestrator.core.jobs import Attempt, AttemptState, JobSpec, Outcome, WhenAlone
+from orchestrator.core.nodes import ClusterName, JobName, NodeName
+from orchestrator.core.observations import OrderKind
+from orchestrator.runtime.lineage import Fence
+from orchestrator.runtime.reports import Stage
+from tests.core.test_stories import TWO, running, started
+from tests.core.world import QUICK, World
+
+RUN = (JobName("train"), 1)
+
+
+def cut_off(world: World, *nodes: str, reachable: bool = False) -> None:
+    """Hide nodes from us, from the register and from each other; their ranks go on."""
+    for node in nodes:
+        world.nodes[node].reachable = reachable
+
+
+def fail(world: World, node: str, fingerprint: str = "exit 1: ValueError") -> None:
+    attempt = world.attempt("train").number
+    agent = world.nodes[node].agents[JobName("train"), attempt]
+    agent.stage, agent.failure = Stage.FAILED, {"fingerprint": fingerprint}
+
+
+def formed(number: int, world: World) -> bool:
+    return world.attempt("train").number == number and bool(world.members("train"))
+
+
+def committed(number: int, world: World) -> bool:
+    return formed(number, world) and world.steps("train") > 6
+
+
+def test_a_cluster_out_of_reach_is_left_after_patience_behind_a_fence() -> None:
+    world = started({"a": 3, "b": 3})
+    cut_off(world, "a-1", "a-2", "a-3")
+    world.frozen.add("train.1")
+    world.until(lambda w: w.attempt("train").number == 2, limit=60)
+    old = next(one for one in world.fleet.attempts if one.number == 1)
+    assert (old.state, old.outcome) == (AttemptState.CLOSING, Outcome.MOVED)
+    world.until(lambda w: w.members("train") == ("b-1", "b-2"))
+    assert world.lineages["train"].attempt == 2
+    cut_off(world, "a-1", "a-2", "a-3", reachable=True)
+    world.until(lambda w: all(one.number == 2 for one in w.fleet.attempts))
+    assert not any(world.nodes[name].agents for name in ("a-1", "a-2", "a-3"))
+    assert {world.states()[name] for name in ("a-1", "a-2", "a-3")} == {"spare"}
+
+
+def test_a_cluster_out_of_sight_that_still_commits_is_left_in_peace() -> None:
+    world = started({"a": 3, "b": 3})
+    cut_off(world, "a-1", "a-2", "a-3")
+    world.run(60)
+    assert world.attempt("train").number == 1
+    assert world.steps("train") > 60
+
+
+def test_a_job_that_writes_files_itself_begins_anew_only_when_the_old_ranks_have_stopped() -> None:
+    alone = timedelta(seconds=60)
+    spec = replace(TWO, when_alone=WhenAlone.STOP_AFTER, stop_after=alone)
+    world = started({"a": 3, "b": 3}, spec)
+    cut_off(world, "a-1", "a-2", "a-3")
+    began = world.fleet.now
+    world.frozen.add("train.1")
+    world.until(lambda w: w.attempt("train").number == 2, limit=60)
+    world.until(lambda w: w.lineages["train"].attempt == 2)
+    world.until(lambda w: w.attempt("train").state is AttemptState.OPEN, limit=150)
+    assert world.fleet.now - began >= alone + QUICK.alone_margin
+
+
+def test_without_a_register_a_job_waits_for_proof() -> None:
+    world = started({"a": 2, "b": 2}, JobSpec(nodes_min=2, nodes_max=2))
+    cut_off(world, "a-1", "a-2")
+    world.run(60)
+    assert world.attempt("train").number == 1
+    world.stop_power("a-1", for_good=True)
+    world.stop_power("a-2", for_good=True)
+    world.until(lambda w: set(w.members("train")) == {"b-1", "b-2"})
+
+
+def test_a_failed_attempt_is_followed_by_another_on_the_same_cluster() -> None:
+    world = started({"a": 3, "b": 3})
+    fail(world, "a-1")
+    world.until(lambda w: w.attempt("train").number == 2)
+    assert world.attempt("train").cluster == "a"
+    world.until(running)
+    assert world.job("train") == "running"
+
+
+def test_the_same_failure_three_times_with_nothing_committed_is_the_jobs_own() -> None:
+    world = started({"a": 3})
+    for number in (1, 2, 3):
+        world.until(partial(formed, number))
+        fail(world, world.members("train")[0])
+        world.run(2)
+    world.until(lambda w: w.job("train") == "failed")
+    assert ("job-failed", "train") in world.pages()
+    assert world.told("3 attempts in a row failed alike with nothing committed in between")
+    world.until(lambda w: set(w.states().values()) == {"spare"})
+
+
+def test_progress_between_two_failures_makes_them_strangers() -> None:
+    world = started({"a": 3})
+    for number in (1, 2, 3, 4):
+        world.until(partial(committed, number))
+        fail(world, world.members("train")[0])
+        world.run(2)
+    assert world.job("train") != "failed"
+
+
+def test_attempts_are_not_endless() -> None:
+    world = started({"a": 3}, replace(TWO, attempts_max=1))
+    fail(world, "a-2", fingerprint="")
+    world.until(lambda w: w.job("train") == "failed")
+    assert world.told("1 attempts are spent: the gang gave up on a-2: no reason given")
+
+
+def test_a_gang_that_ended_only_in_part_is_tried_again() -> None:
+    world = started({"a": 3})
+    world.nodes["a-1"].agents[RUN].stage = Stage.FINISHED
+    world.kill_agent("a-2", proof=True)
+    world.until(lambda w: w.attempt("train").number == 2, limit=40)
+    assert world.told("a-1 ended well, a-2 did not")
+
+
+def test_another_controllers_fence_ends_our_attempt_and_ours_comes_after() -> None:
+    world = started({"a": 3})
+    world._append("train", lambda seq: Fence(seq, "x", 9, 2, 0.0))
+    world.until(lambda w: w.attempt("train").number == 3)
+    assert world.told("the register is at attempt 2: fenced off")
+    world.until(running)
+
+
+def test_missing_fences_are_appended_in_their_order() -> None:
+    world = started({"a": 3})
+    world.fleet = replace(
+        world.fleet,
+        jobs={name: replace(job, attempts=2) for name, job in world.fleet.jobs.items()},
+    )
+    fail(world, "a-1")
+    world.until(lambda w: w.attempt("train").number == 3)
+    world.until(lambda w: w.lineages["train"].attempt == 3)
+    assert world.told("fenced off every attempt of train before 2")
+
+
+def test_a_register_that_cannot_be_reached_holds_the_attempt_and_is_paged() -> None:
+    world = World({"a": 3})
+    world.silent_registers.add("train")
+    world.submit("train", TWO)
+    world.run(12)
+    assert world.attempt("train").state is AttemptState.OPENING
+    assert not world.told("started an agent")
+    world.silent_registers.clear()
+    world.until(running)
+
+
+def test_an_agent_that_never_comes_up_gives_its_seat_away() -> None:
+    policy = replace(QUICK, agent_starts_max=2)
+    world = World({"a": 4}, policy)
+    world.nodes["a-1"].agents_start = False
+    world.submit("train", TWO)
+    world.until(running, limit=60)
+    assert world.told("its agent did not stay up in 2 starts")
+    assert "a-1" not in world.members("train")
+
+
+def test_an_agent_that_keeps_dying_is_started_again_and_again_within_its_budget() -> None:
+    world = started({"a": 3})
+    for _ in range(4):
+        world.until(lambda w: RUN in w.nodes["a-3"].agents)
+        world.kill_agent("a-3", proof=True)
+        world.run(2)
+    world.run(40)
+    starts = [
+        line
+        for line in world.story
+        if line.startswith("started an agent of train, attempt 1, on a-3")
+    ]
+    assert len(starts) <= QUICK.agent_starts_max
+
+
+def test_an_agent_that_only_its_peers_hear_is_left_alone() -> None:
+    world = started({"a": 3})
+    world.deaf.add("a-1")
+    world.run(20)
+    assert not world.told("swept a-1")
+    assert world.attempt("train").number == 1
+
+
+def test_a_job_prefers_the_clusters_it_names_in_its_order() -> None:
+    world = World({"a": 3, "b": 3, "c": 3})
+    world.submit("train", replace(TWO, clusters=(ClusterName("c"), ClusterName("b"))))
+    world.until(running)
+    assert world.attempt("train").cluster == "c"
+
+
+def test_a_node_of_another_kind_is_not_taken() -> None:
+    world = World({"a": 3})
+    world.submit("train", replace(TWO, accelerator="h200"))
+    world.run(15)
+    assert world.job("train") == "pending"
+    assert ("no-spare", "train") in world.pages()
+
+
+def test_the_dearer_job_is_placed_first() -> None:
+    world = World({"a": 2})
+    world.submit("cheap", TWO)
+    world.submit("dear", replace(TWO, priority=5))
+    world.run(10)
+    assert (world.job("cheap"), world.job("dear")) == ("pending", "running")
+
+
+def test_two_jobs_never_count_on_the_same_spares() -> None:
+    world = World({"a": 3})
+    world.submit("one", JobSpec(nodes_min=2, nodes_max=2))
+    world.submit("two", JobSpec(nodes_min=2, nodes_max=2))
+    world.run(10)
+    assert sorted([world.job("one"), world.job("two")]) == ["pending", "running"]
+
+
+def test_a_gang_may_shrink_to_its_least_size_and_grow_again() -> None:
+    world = started({"a": 2}, JobSpec(nodes_min=1, nodes_max=2, register="/r"))
+    world.stop_power("a-2")
+    world.until(lambda w: w.members("train") == ("a-1",))
+    world.until(lambda w: w.states()["a-2"] == "in-use")
+    world.until(lambda w: set(w.members("train")) == {"a-1", "a-2"})
+
+
+def test_a_stopped_job_whose_nodes_are_out_of_reach_is_not_called_stopped() -> None:
+    world = started({"a": 3})
+    cut_off(world, "a-1")
+    world.order(OrderKind.STOP, "train")
+    world.run(20)
+    assert world.job("train") == "stopping"
+    assert world.states() == {"a-1": "in-use", "a-2": "spare", "a-3": "spare"}
+    cut_off(world, "a-1", reachable=True)
+    world.until(lambda w: w.job("train") == "stopped")
+
+
+def test_a_job_that_ended_well_is_not_kept_waiting_by_a_silent_standby() -> None:
+    world = World({"a": 3})
+    world.submit("train", TWO, steps=20)
+    world.until(running)
+    cut_off(world, "a-3")
+    world.until(lambda w: w.job("train") == "succeeded")
+    assert world.states()["a-3"] == "standby"
+
+
+def test_nodes_granted_before_the_first_generation_are_named_once() -> None:
+    world = started({"a": 3})
+    attempt: Attempt = world.attempt("train")
+    assert attempt.grant is not None
+    assert attempt.grant.seats == (NodeName("a-1"), NodeName("a-2"), NodeName("a-3"))
+    assert attempt.grant.number == 1
