@@ -14,6 +14,7 @@ tensors and DTensors under top-level keys such as "model" and "optimizer".
 from __future__ import annotations
 
 import io
+import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -246,7 +247,7 @@ def save(run: Run, step: int, state: dict[str, Any], **facts: Any) -> None:
     with run.phase("checkpoint"):
         try:
             with _translated():
-                save_state(state, storage_writer=VaultWriter(run, attestation), no_dist=alone)
+                save_state(state, storage_writer=VaultWriter(run, attestation), **_apart(alone))
         except HoldfastError as error:
             run.failed(step, error)
 
@@ -275,7 +276,7 @@ def load(checkpoint: Checkpoint, state: dict[str, Any], *, alone: bool) -> None:
             state,
             storage_reader=VaultReader(checkpoint),
             planner=PlainLoadPlanner(),
-            no_dist=alone,
+            **_apart(alone),
         )
 
 
@@ -292,6 +293,12 @@ def full_tensors(checkpoint: Checkpoint, kind: str) -> dict[str, torch.Tensor]:
     return {names[name]: tensor for name, tensor in tensors.items()}
 
 
+def _apart(alone: bool) -> dict[str, Any]:
+    """Return what keeps DCP from asking other ranks (torch 2.4 has no such argument yet)."""
+    grouped = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return {"no_dist": True} if alone and grouped else {}
+
+
 @contextmanager
 def _translated(seq: int | None = None) -> Iterator[None]:
     """Raise our own error where DCP gathered it from the ranks; the gravest of several.
@@ -299,7 +306,9 @@ def _translated(seq: int | None = None) -> Iterator[None]:
     `seq` is the commit being loaded: what cannot be read of it is damage.
     """
     try:
-        yield
+        with warnings.catch_warnings():  # a process alone is what was meant
+            warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
+            yield
     except CheckpointException as gathered:
         errors = [error for error, _ in gathered.failures.values()]
         for kind in (FencedError, VerificationError, TransientError, HoldfastError):
