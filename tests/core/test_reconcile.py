@@ -101,13 +101,13 @@ def check(world: World) -> None:
             assert decision.end in MOVES[decision.start]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     size=st.integers(1, 3),
     register=st.booleans(),
     alone=st.sampled_from(WhenAlone),
     events=st.lists(
-        st.tuples(st.sampled_from(EVENTS), st.integers(0, 6), st.integers(1, 9)), max_size=10
+        st.tuples(st.sampled_from(EVENTS), st.integers(0, 6), st.integers(1, 6)), max_size=8
     ),
     orders=st.lists(st.tuples(st.sampled_from(ORDERS), st.integers(0, 6)), max_size=3),
     cuts=st.lists(st.integers(0, 6), max_size=10),

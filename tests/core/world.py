@@ -65,7 +65,7 @@ from orchestrator.runtime.lineage import (
     Member,
     choose_resume,
 )
-from orchestrator.runtime.reports import PROTOCOL, AgentReport, Note, Stage
+from orchestrator.runtime.reports import PROTOCOL, AgentReport, Note, RankReport, Stage
 
 BEGIN = datetime(2026, 11, 1, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -144,6 +144,7 @@ class World:
         self.story: list[str] = []
         self.done: list[Decision] = []
         self.silent_registers: set[str] = set()
+        self.ranks: tuple[RankReport, ...] = ()  #: what every agent says of its ranks
         self.frozen: set[str] = set()  #: jobs whose gangs do nothing at all
         self.deaf: set[str] = set()  #: nodes whose agents hear their peers, but not us
         self._orders = 0
@@ -505,7 +506,7 @@ class World:
             generation_seq=gang.seq,
             members=gang.members,
             peers_lost=lost,
-            ranks=(),
+            ranks=self.ranks,
             notes=tuple(agent.notes),
             failure=agent.failure,
         )
