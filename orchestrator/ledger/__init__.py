@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from orchestrator.errors import UserError
 from orchestrator.ledger.api import Event, Ledger, StaleTokenError
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
 
 __all__ = ["Event", "Ledger", "StaleTokenError", "open_ledger"]
 
@@ -21,11 +26,25 @@ def open_ledger(url: str) -> Ledger:
         from orchestrator.ledger.memory import MemoryLedger
 
         return MemoryLedger()
-    from orchestrator.ledger.database import Database
+    from orchestrator.ledger.database import Database, parse
     from orchestrator.ledger.schema import prepare
     from orchestrator.ledger.sql import SqlLedger
 
-    if url.startswith("sqlite:///"):
-        Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(parse(url))
     prepare(url)
     return SqlLedger(Database(url))
+
+
+def _make_folder(url: URL) -> None:
+    """Make the folder of a ledger that is a file; one that is kept nowhere is refused."""
+    if url.get_backend_name() != "sqlite":
+        return
+    if not url.database or url.database == ":memory:":
+        raise UserError("a ledger on SQLite needs a path: sqlite:////path/to/ledger.db")
+    path = Path(url.database)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"the ledger's folder {path.parent} cannot be made: {error}") from error
+    if path.is_dir():
+        raise UserError(f"the ledger {path} is a folder; name a file")

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import event
-from sqlalchemy.exc import (
-    ArgumentError,
-    InterfaceError,
-    NoSuchModuleError,
-    OperationalError,
-    SQLAlchemyError,
-)
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from orchestrator.errors import PermanentError, TransientError, UserError
+from orchestrator.errors import HoldfastError, PermanentError, TransientError, UserError
 
 BUSY_MS = 10_000  #: how long a write waits for another process's
 CONNECT_S = 10
+NOT_NOW, REFUSED = "the ledger's database does not serve now", "the ledger's database refused"
+#: SQLite's primary result codes that may be another on the next try (sqlite.org/rescode.html);
+#: a full disk among them: somebody makes room.
+SQLITE_LATER = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_PROTOCOL,
+}
 
 
 class Database:
@@ -86,10 +92,10 @@ def _engine(url: str) -> sa.Engine:
 def _sqlite_connected(connection: Any, _: Any) -> None:
     connection.isolation_level = None  # we begin transactions ourselves, see _sqlite_begins
     for pragma in (
+        f"busy_timeout={BUSY_MS}",  # first: the switch to WAL may find somebody writing
         "journal_mode=WAL",
         "synchronous=FULL",
         "foreign_keys=ON",
-        f"busy_timeout={BUSY_MS}",
     ):
         connection.execute(f"PRAGMA {pragma}")
 
@@ -105,7 +111,23 @@ def _sqlite_begins(connection: sa.Connection) -> None:
 def _translated() -> Iterator[None]:
     try:
         yield
-    except (OperationalError, InterfaceError) as error:
-        raise TransientError(f"the ledger's database does not serve now: {error.orig}") from error
+    except DBAPIError as error:
+        raise _ours(error.orig or error) from error
+    except sqlite3.Error as error:  # from the pragmas of a new connection
+        raise _ours(error) from error
+    except PoolTimeoutError as error:
+        raise TransientError(f"{NOT_NOW}: {error}") from error
     except SQLAlchemyError as error:
-        raise PermanentError(f"the ledger's database refused: {error}") from error
+        raise PermanentError(f"{REFUSED}: {error}") from error
+
+
+def _ours(error: BaseException) -> HoldfastError:
+    """Say whether another try may help: never with the statement's data in the message."""
+    text = str(error).strip()
+    if isinstance(error, sqlite3.Error):
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF  # primary code
+        later = code in SQLITE_LATER
+    else:
+        names = {one.__name__ for one in type(error).__mro__}  # psycopg may not be installed
+        later = bool(names & {"OperationalError", "InterfaceError"})
+    return TransientError(f"{NOT_NOW}: {text}") if later else PermanentError(f"{REFUSED}: {text}")

@@ -15,6 +15,7 @@ import pytest
 import sqlalchemy as sa
 
 from orchestrator.ledger import Ledger, open_ledger
+from orchestrator.ledger.tables import metadata
 
 USER = "postgres"
 
@@ -63,19 +64,55 @@ def postgres() -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.fixture(scope="session")
+def blank(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a fresh ledger once: copies of it are quicker than migrations."""
+    path = tmp_path_factory.mktemp("ledger") / "blank.db"
+    open_ledger(f"sqlite:///{path}").close()
+    return path
+
+
+@pytest.fixture(scope="session")
+def shared_database(postgres: str) -> Iterator[str]:
+    """Make a fresh ledger on the server once; each test empties it, which is quick."""
+    name = f"ledger_{uuid.uuid4().hex[:12]}"
+    engine = sa.create_engine(postgres, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(sa.text(f"CREATE DATABASE {name}"))
+    url = sa.make_url(postgres).set(database=name).render_as_string(hide_password=False)
+    open_ledger(url).close()
+    yield url
+    with engine.connect() as connection:  # the server may be somebody's own
+        connection.execute(sa.text(f"DROP DATABASE {name} WITH (FORCE)"))
+    engine.dispose()
+
+
 @pytest.fixture(params=["memory", "sqlite", "postgres"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "memory":
         return "memory:"
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'ledger.db'}"
-    server: str = request.getfixturevalue("postgres")
-    name = f"ledger_{uuid.uuid4().hex[:12]}"
-    engine = sa.create_engine(server, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.execute(sa.text(f"CREATE DATABASE {name}"))
+    return str(request.getfixturevalue(f"{request.param}_url"))
+
+
+@pytest.fixture
+def sqlite_url(blank: Path, tmp_path: Path) -> str:
+    return f"sqlite:///{shutil.copy(blank, tmp_path / 'ledger.db')}"
+
+
+@pytest.fixture
+def postgres_url(shared_database: str) -> str:
+    engine = sa.create_engine(shared_database)
+    with engine.begin() as connection:
+        names = ", ".join(metadata.tables)
+        connection.execute(sa.text(f"TRUNCATE {names} RESTART IDENTITY"))
     engine.dispose()
-    return server.replace("/postgres?", f"/{name}?")
+    return shared_database
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def stored_url(request: pytest.FixtureRequest) -> str:
+    """A ledger of the kinds that other processes can open."""
+    return str(request.getfixturevalue(f"{request.param}_url"))
 
 
 @pytest.fixture

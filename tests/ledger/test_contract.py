@@ -41,6 +41,7 @@ from orchestrator.core.observations import (
     AgentSeen,
     InventorySeen,
     MachineSeen,
+    NodeReached,
     NodeUnreached,
     Observation,
     OrderKind,
@@ -288,3 +289,85 @@ def test_a_snapshot_carries_the_clusters_and_the_moment(ledger: Ledger) -> None:
     clusters = (Cluster(ASH, ProviderName("local"), frozenset({"reboot"})),)
     fleet = ledger.snapshot(NOW, clusters)
     assert (fleet.now, fleet.clusters) == (NOW, clusters)
+
+
+def test_a_lease_given_back_is_not_renewed(ledger: Ledger, token: int) -> None:
+    ledger.release(token)
+    assert not ledger.renew(token, TTL, after(1))
+    with pytest.raises(StaleTokenError):
+        ledger.event(token, Event(NOW, "x", (), "x"), NOW)
+
+
+def test_replaying_the_observations_gives_the_beliefs(ledger: Ledger, token: int) -> None:
+    for second in range(4):
+        seen: list[Observation] = [
+            InventorySeen(ASH, "local", after(second), (MACHINE,)),
+            AgentSeen(NODE, after(second), report(Note(second, 1.0, "commit", "step 1"))),
+            NodeUnreached(NODE, after(second + 0.5), "no route"),
+        ]
+        ledger.record(token, seen, after(second + 1), assess)
+    beliefs, number = Beliefs(), 0
+    while kept := ledger.observed(after=number, limit=5):
+        number = kept[-1].number
+        beliefs = assess(beliefs, [one.observation for one in kept], kept[-1].recorded_at)
+    assert number == 12
+    assert beliefs == ledger.snapshot(after(9), ()).beliefs
+
+
+def test_what_the_controller_notices_is_told_with_the_beliefs(ledger: Ledger, token: int) -> None:
+    for second in (1, 2):
+        ledger.record(token, [NodeUnreached(NODE, after(second), "no route")], after(3), assess)
+    (event,) = ledger.story(NODE)
+    assert (event.kind, event.at, event.recorded_at) == ("node-unreached", after(1), after(3))
+
+
+def test_an_order_and_its_answer_are_in_the_story_of_its_subject(
+    ledger: Ledger, token: int
+) -> None:
+    number = ledger.order(OrderKind.CORDON, NODE, "ann", "fan noise", {}, NOW)
+    ledger.record(token, ledger.orders_open(), after(1), assess)
+    ledger.apply(token, SettleOrder(number, True, "it is cordoned"), after(2))
+    asked, answered = ledger.story(NODE)
+    assert (asked.actor, asked.data) == ("operator ann", {"order": number})
+    assert "fan noise" in asked.text
+    assert (answered.kind, answered.at) == ("SettleOrder", after(2))
+
+
+def test_a_snapshot_shares_what_did_not_change(ledger: Ledger, token: int) -> None:
+    enlist(ledger, token)
+    other = NodeName("ash-002")
+    ledger.record(
+        token, [NodeUnreached(NODE, NOW, "x"), NodeUnreached(other, NOW, "x")], NOW, assess
+    )
+    before = ledger.snapshot(after(1), ())
+    ledger.record(token, [NodeReached(other, after(2), "b")], after(2), assess)
+    now = ledger.snapshot(after(3), ())
+    assert now.nodes[NODE] is before.nodes[NODE]
+    assert now.beliefs.nodes[NODE] is before.beliefs.nodes[NODE]
+    assert now.beliefs.nodes[other] != before.beliefs.nodes[other]
+
+
+def test_a_fold_that_fails_records_nothing(ledger: Ledger, token: int) -> None:
+    def broken(*_: object) -> Beliefs:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        ledger.record(token, [NodeUnreached(NODE, NOW, "no route")], NOW, broken)
+    assert ledger.observed() == ()
+    assert ledger.snapshot(NOW, ()).beliefs == Beliefs()
+
+
+def test_an_outcome_keeps_its_data(ledger: Ledger, token: int) -> None:
+    ledger.intend(token, SWEEP, NOW, after(60))
+    ledger.settle(token, key(SWEEP), after(1), ok=True, text="gone", data={"seconds": 1.5})
+    (settled,) = ledger.settlements()
+    assert (settled.data, settled.settled_at) == ({"seconds": 1.5}, after(1))
+    assert ledger.story(NODE)[-1].kind == "SweepNode-done"
+
+
+def test_what_is_far_older_than_a_budget_is_forgotten_with_the_observations(
+    ledger: Ledger, token: int
+) -> None:
+    ledger.intend(token, StartAgent(NODE, JOB, 1, 0, "seated"), NOW, NOW)
+    ledger.prune(token, NOW + timedelta(hours=12))
+    assert len(ledger.snapshot(after(1), ()).used) == 1

@@ -1,22 +1,20 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import signal
 import sqlite3
-import subprocess
-import sys
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 
-from orchestrator.errors import TransientError, UserError
-from orchestrator.ledger import open_ledger
+from orchestrator.errors import PermanentError, TransientError, UserError
+from orchestrator.ledger import open_ledger, schema
+from orchestrator.ledger.database import Database
 from orchestrator.ledger.schema import upgrade
+from orchestrator.ledger.sql import SqlLedger
 from orchestrator.ledger.tables import metadata
 
 
@@ -72,41 +70,78 @@ def test_a_database_that_does_not_serve_is_worth_another_try(tmp_path: Path) -> 
         open_ledger(f"postgresql+psycopg://nobody@/none?host={tmp_path}")
 
 
-WRITER = """
-import sys
-from datetime import UTC, datetime, timedelta
-from orchestrator.core.decisions import Enlist, SetCordon
-from orchestrator.core.nodes import *
-from orchestrator.core.observations import MachineSeen, Power
-from orchestrator.ledger import open_ledger
-ledger = open_ledger(sys.argv[1])
-now = datetime.now(UTC)
-token = ledger.acquire("w", timedelta(hours=1), now)
-seen = MachineSeen(NodeName("n"), "c", Machine(MachineId("m")), Power.RUNNING, "b")
-ledger.apply(token, Enlist(ClusterName("c"), "p", seen, "new"), now)
-print("ready", flush=True)
-for number in range(100_000):
-    cordon = Cordon("operator:w", str(number), now)
-    ledger.apply(token, SetCordon(NodeName("n"), cordon, str(number)), now)
-    if number == 5:
-        print("going", flush=True)
-"""
+def tell_it(path: Path, statement: str) -> None:
+    connection = sqlite3.connect(path)
+    connection.execute(statement)
+    connection.commit()
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
 
 
-def test_a_writer_killed_in_the_middle_leaves_state_and_story_agreeing(tmp_path: Path) -> None:
+def test_beliefs_of_a_newer_version_are_refused_and_left_untouched(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    make(path)
+    tell_it(path, "INSERT INTO documents VALUES ('NodeBelief', 'n', 99, '{}')")
+    before = path.read_bytes()
+    for act in (open_ledger, upgrade):
+        with pytest.raises(UserError, match="beliefs of version 99"):
+            act(f"sqlite:///{path}")
+    assert path.read_bytes() == before
+
+
+def test_a_database_of_somebody_else_is_refused_and_left_untouched(tmp_path: Path) -> None:
+    path = tmp_path / "diary.db"
+    tell_it(path, "CREATE TABLE diary (day TEXT)")
+    before = path.read_bytes()
+    for act in (open_ledger, upgrade):
+        with pytest.raises(UserError, match="other tables"):
+            act(f"sqlite:///{path}")
+    assert path.read_bytes() == before
+
+
+def test_an_older_ledger_waits_for_a_person(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path / "ledger.db")
+    monkeypatch.setattr(schema, "REVISIONS", ("0001", "0002"))
+    monkeypatch.setattr(schema, "HEAD", "0002")
+    with pytest.raises(UserError, match="holdfast db upgrade"):
+        open_ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
+
+
+def test_the_revisions_are_those_of_the_migrations() -> None:
+    scripts = ScriptDirectory(str(Path(schema.__file__).parent / "migrations"))
+    known = [one.revision for one in scripts.walk_revisions()]
+    assert tuple(reversed(known)) == schema.REVISIONS
+
+
+def test_a_folder_may_have_any_name(tmp_path: Path) -> None:
+    folder = tmp_path / "50% #1 ü"
+    for _ in range(2):
+        make(folder / "my ledger.db")
+    assert (folder / "my ledger.db").is_file()
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "sqlite:////proc/x/l.db"])
+def test_a_ledger_needs_a_place(url: str) -> None:
+    with pytest.raises(UserError):
+        open_ledger(url)
+
+
+def test_a_ledger_is_not_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is a folder"):
+        open_ledger(f"sqlite:///{tmp_path}")
+
+
+def test_what_may_pass_is_told_from_what_will_not(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'ledger.db'}"
-    open_ledger(url).close()
-    writer = subprocess.Popen(
-        [sys.executable, "-c", WRITER, url], stdout=subprocess.PIPE, text=True
-    )
-    assert writer.stdout is not None
-    assert [writer.stdout.readline().strip() for _ in range(2)] == ["ready", "going"]
-    os.kill(writer.pid, signal.SIGKILL)
-    writer.wait()
-    writer.stdout.close()
-    ledger = open_ledger(url)
-    (node,) = ledger.snapshot(datetime.now(UTC), ()).nodes.values()
-    last = [one for one in ledger.story("n", limit=10) if one.kind == "SetCordon"][-1]
-    assert node.cordon is not None
-    assert last.text.endswith(f": {node.cordon.reason}")
+    make(tmp_path / "ledger.db")
+    ledger = SqlLedger(Database(url))
+    tell_it(tmp_path / "ledger.db", "DROP TABLE lease")
+    with pytest.raises(PermanentError, match="no such table: lease"):
+        ledger.holder()
     ledger.close()
+    gone = SqlLedger(Database("postgresql+psycopg://nobody@127.0.0.1:1/none"))
+    with pytest.raises(TransientError, match="does not serve now"):
+        gone.holder()
+    gone.close()
