@@ -74,7 +74,7 @@ def test_a_full_disk_makes_no_commit_visible_and_stops_nobody(
     assert fleet.events("commit-failed")
     assert Page.COMMIT_FAILED in {one.page for one in fleet.ledger.incidents(open_only=False)}
     lineage = Register(open_store(str(fleet.folder / "register"))).read()
-    vault = open_vault(str(small_disk), str(fleet.folder / "register"), "full")
+    vault = open_vault(str(small_disk), register=str(fleet.folder / "register"))
     assert 0 < len(lineage.commits) < 30
     for commit in lineage.commits:
         vault.open(commit).verify()
