@@ -7,6 +7,8 @@ back by a person's cordon is left alone until that person releases it.
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
+
 from orchestrator.core.decisions import Enlist, MoveNode, Repair, RepairStep
 from orchestrator.core.look import DAY, Look
 from orchestrator.core.nodes import ClusterName, Node, NodeState
@@ -144,13 +146,22 @@ def _repairing(look: Look, node: Node) -> None:
     if look.under_way(Repair, node.name):
         return
     reboots = look.reboots(node.name)
-    if reboots and reboots[-1] >= node.since:
-        last = Repair(node.name, RepairStep.REBOOT, len(reboots) - 1, "")
-        pause = look.policy.look_every * RETRY_LOOKS
-        if not look.due(reboots[-1] + (look.policy.repair_wait if look.outcome(last) else pause)):
-            return
+    tried = bool(reboots) and reboots[-1] >= node.since
+    if tried and not look.due(reboots[-1] + _patience(look, node, reboots)):
+        return
     if repairs_spent(look, node) or not repairable(look, node):
         reason = f"{len(reboots)} reboots within a day did not bring it back"
         look.do(MoveNode(node.name, S.REPAIRING, S.QUARANTINED, reason))
         return
     look.ask(Repair(node.name, RepairStep.REBOOT, len(reboots), node.reason))
+
+
+def _patience(look: Look, node: Node, reboots: list[datetime]) -> timedelta:
+    """Return how long to wait for a reboot: long, unless we know that it came to nothing."""
+    ended_well = look.outcome(Repair(node.name, RepairStep.REBOOT, len(reboots) - 1, ""))
+    belief = look.belief(node.name)
+    listed = belief.seen_at is not None and belief.seen_at > reboots[-1]
+    still_off = ended_well is None and belief.power_off and listed
+    if ended_well is False or still_off:
+        return look.policy.look_every * RETRY_LOOKS
+    return look.policy.repair_wait

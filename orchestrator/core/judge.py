@@ -72,10 +72,16 @@ def describe(finding: Finding) -> str:
 
 
 def _speaks(finding: Finding, policy: Policy) -> bool:
-    """Say whether a finding counts against its node: not the user's code, nor one on trial."""
+    """Say whether a finding counts against its node.
+
+    Not the user's code, nor a detector on trial, nor a mere warning of configuration (a disk that
+    fills up on every node at once must be told, and must not take the fleet away).
+    """
+    warned = (finding.severity, finding.fault) == (Severity.WARNING, FaultClass.CONFIG)
     return (
         finding.severity in TELLING
         and finding.fault is not FaultClass.APPLICATION
+        and not warned
         and finding.detector not in policy.observe
     )
 

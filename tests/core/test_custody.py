@@ -136,3 +136,25 @@ def test_an_unreachable_member_is_replaced_only_because_its_gang_misses_it() -> 
     assert world.told("and its gang misses it")
     world.until(lambda w: set(w.members("train")) == {"a-2", "a-3"} and running(w))
     assert NodeName("a-1") not in world.granted("train")
+
+
+def test_a_slow_reboot_is_waited_for_and_not_repeated() -> None:
+    world = World({"a": 1})
+    world.run(5)
+    world.nodes["a-1"].slow = True
+    world.stop_power("a-1")
+    world.run(60)
+    assert sum("asked the provider to reboot" in line for line in world.story) == 1
+    assert world.states() == {"a-1": "repairing"}
+    world.nodes["a-1"].on, world.nodes["a-1"].boot = True, 2
+    world.until(lambda w: w.states() == {"a-1": "spare"})
+
+
+def test_without_known_outcomes_a_machine_still_off_is_rebooted_again() -> None:
+    world = World({"a": 1})
+    world.run(5)
+    world.stop_power("a-1", for_good=True)
+    for _ in range(12):
+        world.fleet = replace(world.fleet, settled=())
+        world.run(1)
+    assert sum("asked the provider to reboot" in line for line in world.story) == 3

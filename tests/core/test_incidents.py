@@ -33,7 +33,7 @@ def re_form(world: World, because: Because, why: str) -> None:
         changes = {"seq": seq, "after": last.seq, "number": last.number + 1}
         return replace(last, **changes, because=because, why=why)  # type: ignore[arg-type]
 
-    world.gangs["train", 1].seq = world._append("train", make)
+    world.gangs["train", 1].seq = world.append("train", make)
 
 
 def opened(world: World, page: Page) -> int:

@@ -29,6 +29,11 @@ def fail(world: World, node: str, fingerprint: str = "exit 1: ValueError") -> No
     agent.stage, agent.failure = Stage.FAILED, {"fingerprint": fingerprint}
 
 
+def foreign_fence(world: World, attempt: int) -> None:
+    """Append a fence as another controller would."""
+    world.append("train", lambda seq: Fence(seq, "x", 1, attempt, 0.0))
+
+
 def formed(number: int, world: World) -> bool:
     return world.attempt("train").number == number and bool(world.members("train"))
 
@@ -130,7 +135,7 @@ def test_a_gang_that_ended_only_in_part_is_tried_again() -> None:
 
 def test_another_controllers_fence_ends_our_attempt_and_ours_comes_after() -> None:
     world = started({"a": 3})
-    world._append("train", lambda seq: Fence(seq, "x", 9, 2, 0.0))
+    foreign_fence(world, 2)
     world.until(lambda w: w.attempt("train").number == 3)
     assert world.told("the register is at attempt 2: fenced off")
     world.until(running)
@@ -257,3 +262,107 @@ def test_nodes_granted_before_the_first_generation_are_named_once() -> None:
     assert attempt.grant is not None
     assert attempt.grant.seats == (NodeName("a-1"), NodeName("a-2"), NodeName("a-3"))
     assert attempt.grant.number == 1
+
+
+def test_what_was_started_and_never_heard_of_is_swept_when_its_job_ends() -> None:
+    world = World({"a": 3})
+    world.nodes["a-3"].agents_start = False
+    world.submit("train", TWO)
+    world.until(running)
+    world.order(OrderKind.STOP, "train")
+    world.until(lambda w: w.job("train") == "stopped")
+    assert world.told("swept a-3 clean of train, attempt 1: train is closing")
+
+
+def test_a_gang_without_a_register_asks_for_each_new_formation() -> None:
+    world = started({"a": 2}, JobSpec(nodes_min=2, nodes_max=2))
+    world.frozen.add("train.1")
+    for node in ("a-1", "a-2"):
+        world.nodes[node].agents[RUN].stage = Stage.WAITING
+    world.until(lambda w: w.told("grant 2 of train: a-1, a-2; the gang cannot form"), limit=3)
+
+
+def test_one_standby_too_many_is_let_go() -> None:
+    world = World({"a": 4}, replace(QUICK, standbys=2))
+    world.submit("train", TWO)
+    world.until(running)
+    world.policy = QUICK
+    world.until(lambda w: w.states()["a-4"] == "spare")
+    assert world.states()["a-3"] == "standby"
+    assert world.granted("train") == ("a-1", "a-2", "a-3")
+
+
+def test_a_node_lost_before_its_agent_began_is_replaced_at_once_it_is_missed() -> None:
+    world = World({"a": 4})
+    world.silent_registers.add("train")
+    world.submit("train", TWO)
+    world.until(lambda w: bool(w.fleet.attempts))
+    cut_off(world, "a-1")
+    world.until(lambda w: w.states()["a-4"] in ("in-use", "standby"))
+    assert world.states()["a-1"] == "spare"
+
+
+def test_a_standby_begins_in_the_place_of_a_seat_whose_agent_does_not_come_up() -> None:
+    world = World({"a": 3})
+    world.nodes["a-1"].agents_start = False
+    world.submit("train", TWO)
+    world.until(running)
+    assert world.members("train") == ("a-2", "a-3")
+
+
+def test_a_broken_node_that_the_breaker_keeps_seated_gets_no_new_agent() -> None:
+    world = started({"a": 3}, JobSpec(nodes_min=2, nodes_max=2))
+    world.policy = replace(QUICK, quarantine_share=0.0)
+    world.fault("a-3")
+    world.until(lambda w: w.states()["a-3"] in ("quarantined", "repairing"))
+    world.nodes["a-3"].starts_again = False
+    world.fault("a-1")
+    world.run(1)
+    world.kill_agent("a-1", proof=True)
+    world.run(3)
+    assert world.states()["a-1"] == "in-use"
+    assert ("eviction-limit", "a") in world.pages()
+    assert sum("attempt 1, on a-1" in line for line in world.story if "started" in line) == 1
+
+
+def test_a_silent_agent_of_an_ending_attempt_is_swept() -> None:
+    world = started({"a": 3})
+    world.kill_agent("a-1")
+    world.order(OrderKind.STOP, "train")
+    world.until(lambda w: w.job("train") == "stopped")
+    assert set(world.states().values()) == {"spare"}
+
+
+def test_an_agent_evicted_before_the_first_grant_is_stopped() -> None:
+    world = World({"a": 3})
+    world.submit("train", TWO)
+    world.until(lambda w: w.told("started an agent of train, attempt 1, on a-1"))
+    world.nodes["a-2"].agents_start = False
+    world.run(1)
+    world.fault("a-1")
+    world.until(lambda w: w.told("a-1 left train before it was granted"))
+
+
+def test_an_agent_that_was_revoked_is_stopped_once_it_acknowledged() -> None:
+    world = started({"a": 4})
+    world.fault("a-2")
+    world.until(lambda w: w.told("gave grant 2 of train to a-2"))
+    assert not world.told("stopped train, attempt 1, on a-2")
+    world.until(lambda w: w.told("stopped train, attempt 1, on a-2: grant 3 of train leaves it"))
+
+
+def test_an_opening_attempt_whose_fence_is_foreign_begins_again_with_the_next_number() -> None:
+    world = World({"a": 3})
+    for attempt in (1, 2, 3):
+        foreign_fence(world, attempt)
+    world.submit("train", TWO)
+    world.until(running)
+    assert world.attempt("train").number == 4
+    assert world.lineages["train"].attempt == 4
+
+
+def test_a_job_that_names_only_unknown_clusters_waits() -> None:
+    world = World({"a": 3})
+    world.submit("train", replace(TWO, clusters=(ClusterName("z"),)))
+    world.run(8)
+    assert world.job("train") == "pending"

@@ -105,6 +105,7 @@ class SimNode:
     on: bool = True
     reachable: bool = True
     starts_again: bool = True  #: a reboot brings it back
+    slow: bool = False  #: a reboot is accepted, and takes its time
     agents_start: bool = True
     findings: list[Finding] = field(default_factory=list)
     agents: dict[tuple[str, int], SimAgent] = field(default_factory=dict)
@@ -276,7 +277,7 @@ class World:
             case AppendFence(job=job, attempt=attempt):
                 if job in self.silent_registers:
                     raise RuntimeError("the register cannot be reached")
-                self._append(job, lambda seq: Fence(seq, f"f{seq}", 1, attempt, self.epoch))
+                self.append(job, lambda seq: Fence(seq, f"f{seq}", 1, attempt, self.epoch))
             case StartAgent(node=node, job=job, attempt=attempt):
                 self._start(node, (job, attempt))
             case GiveGrant(node=node, job=job, attempt=attempt, number=number, agent=agent):
@@ -292,6 +293,8 @@ class World:
                 sim.agents.clear()
                 if not sim.starts_again:
                     raise RuntimeError("it stays down")
+                if sim.slow:
+                    return
                 sim.on, sim.boot, sim.findings = True, sim.boot + 1, []
                 self._seen.append(NodeReached(node, self.fleet.now, f"{node}/{sim.boot}"))
 
@@ -404,7 +407,7 @@ class World:
         if self.fleet.jobs[attempt.job].spec.register is None:
             gang.seq = gang.number
         else:
-            gang.seq = self._append(run[0], make)
+            gang.seq = self.append(run[0], make)
 
     def _step(self, run: tuple[str, int], gang: SimGang) -> None:
         if gang.seq is None:
@@ -414,7 +417,7 @@ class World:
         gang.step += 1
         if gang.step % 5 == 0 and self.fleet.jobs[JobName(run[0])].spec.register:
             seq, step = gang.seq, gang.step
-            self._append(
+            self.append(
                 run[0], lambda at: Commit(at, f"c{at}", seq, step, None, "m", "d", self.epoch, "")
             )
         if gang.step >= self.steps_max.get(run[0], 10_000):
@@ -427,7 +430,7 @@ class World:
         lineage = self.lineages.get(run[0], Lineage())
         return lineage.fence is not None and lineage.fence.attempt != run[1]
 
-    def _append(self, job: str, make: Callable[[int], Fence | Generation | Commit]) -> int:
+    def append(self, job: str, make: Callable[[int], Fence | Generation | Commit]) -> int:
         lineage = self.lineages.get(job, Lineage())
         seq = lineage.next_seq
         self.lineages[job] = lineage.then(make(seq))
