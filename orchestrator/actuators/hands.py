@@ -87,16 +87,17 @@ class Hands:
     def _append_fence(self, decision: AppendFence, fleet: Fleet, token: int) -> Done:
         register = self.register(decision.job, fleet)
         lineage = register.read()
-        nonce = secrets.token_hex(8)
+        by = fleet.jobs[decision.job].signature
         for _ in range(FENCE_TRIES):
             if lineage.attempt >= decision.attempt:
-                break  # ours, from before a restart: the register has it already
-            answer = register.append(_fence(decision, token, nonce), lineage)
+                break  # it may be ours, from before a restart
+            answer = register.append(_fence(decision, token, by), lineage)
             lineage = answer.lineage if isinstance(answer, Overtaken) else register.read()
-        if lineage.attempt != decision.attempt:
+        fence = lineage.fence
+        if fence is None or (fence.attempt, fence.by) != (decision.attempt, by):
             raise TransientError(
-                f"the register of {decision.job} is at attempt {lineage.attempt}, "
-                f"not {decision.attempt}"
+                f"the register of {decision.job} is at attempt {lineage.attempt} of "
+                f"{fence.by if fence else 'nobody'}, not at {decision.attempt} of {by}"
             )
         seen = register_seen(lineage, decision.job, datetime.now(UTC))
         return Done(f"attempt {decision.attempt} fences off every older one", (seen,))
@@ -171,9 +172,11 @@ class Hands:
         )
 
 
-def _fence(decision: AppendFence, token: int, nonce: str) -> Callable[[int], Record]:
+def _fence(decision: AppendFence, token: int, by: str) -> Callable[[int], Record]:
+    nonce = secrets.token_hex(8)
+
     def make(seq: int) -> Record:
-        return Fence(seq, nonce, token, decision.attempt, time.time())
+        return Fence(seq, nonce, token, decision.attempt, time.time(), by)
 
     return make
 

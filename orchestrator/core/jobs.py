@@ -85,6 +85,11 @@ class Job:
     commits: int = 0  #: how many commits counted then
     alike: int = 0  #: attempts in a row that failed so, with nothing committed in between
 
+    @property
+    def signature(self) -> str:
+        """Return how its fences are signed: two jobs may be given the same register."""
+        return f"{self.name}@{self.submitted_at.isoformat()}"
+
 
 class AttemptState(StrEnum):
     """Where an attempt stands."""

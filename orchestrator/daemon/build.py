@@ -53,7 +53,7 @@ def build_service(settings: Settings) -> Service:
         clusters=core_clusters(settings, sites),
         clock=clock,
         inbox=inbox,
-        tell=build_teller(settings, ledger, pools),
+        tell=build_teller(settings, ledger, pools, lease.left),
     )
 
     def ring(bell: Bell) -> None:

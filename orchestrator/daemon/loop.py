@@ -34,6 +34,8 @@ from orchestrator.ledger.api import Event, Ledger
 LOG = logging.getLogger("holdfast")
 ROUNDS_MAX = 30  #: of reconciling within one tick; more is a bug, and is said
 NAP_MAX = 0.5  #: seconds between ticks at most: orders of people wait in the ledger
+KEEP_OBSERVATIONS = timedelta(days=7)
+FORGET_EVERY = 3600.0  #: seconds
 FIRST_LOOK = 15.0  #: seconds the first look after a start may take
 
 
@@ -99,6 +101,7 @@ class Loop:
     tell: Callable[[int, datetime], None]  #: called with the token after each tick
     backoff: Backoff = field(default_factory=Backoff)
     _again_at: datetime | None = None
+    _forget_at: float = 0.0
     _beliefs: Beliefs = field(default_factory=Beliefs)
     _orders_seen: int = 0  #: numbers only grow; after a restart open orders are recorded again
 
@@ -107,7 +110,7 @@ class Loop:
         now = self.clock.now()
         fleet = self.ledger.snapshot(now, self.clusters)
         self._beliefs = fleet.beliefs
-        for bell in (Bell.INVENTORY, Bell.AGENTS, Bell.REGISTERS):
+        for bell in (Bell.INVENTORY, Bell.AGENTS, Bell.REGISTERS, Bell.PROBES):
             self.eyes.look(bell, fleet, token)
         self._record(token, self._gather())
         for intent in self.ledger.snapshot(self.clock.now(), self.clusters).intents:
@@ -165,6 +168,14 @@ class Loop:
         for bell in {message for message in messages if isinstance(message, Bell)}:
             self.eyes.look(bell, fleet, token)
         self.tell(token, self.clock.now())
+        self._forget(token)
+
+    def _forget(self, token: int) -> None:
+        """Once an hour, forget observations that beliefs no longer need for a replay."""
+        elapsed = self.clock.elapsed()
+        if elapsed >= self._forget_at:
+            forgotten = self.ledger.prune(token, self.clock.now() - KEEP_OBSERVATIONS)
+            self._forget_at = elapsed + (0.0 if forgotten else FORGET_EVERY)
 
     def _record(self, token: int, seen: list[Observation]) -> None:
         fresh = [one for one in self.ledger.orders_open() if one.number > self._orders_seen]

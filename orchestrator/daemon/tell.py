@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -25,6 +26,8 @@ from orchestrator.ledger.api import Ledger
 
 LOGGER = logging.getLogger("holdfast")
 RETRY = timedelta(seconds=5)  #: when a sink does not say when to come back
+SLACK_TIMEOUT = 3  #: seconds for one call; an alert makes up to four
+TELL_LIMIT = 12.0  #: seconds that must be left on the lease
 TRIES_MAX = 50  #: of one alert; then it is given up, and said
 
 
@@ -64,11 +67,15 @@ class Teller:
     pools: Pools
     desk: Desk
     memory: Memory
+    lease_left: Callable[[], float]  #: seconds
     _open: dict[int, Incident] = field(default_factory=dict)
     _queue: deque[Waiting] = field(default_factory=deque)
+    _begun: bool = False
 
     def __call__(self, token: int, now: datetime) -> None:
         """Find what is new, hand it to the pool, and keep what the sinks remembered."""
+        if not self._begun:
+            self._begun, self._open = True, self._told_before()
         for number, state in self.memory.take_changed().items():
             self.ledger.remember_alert(token, number, state)
         open_now = {one.number: one for one in self.ledger.incidents(open_only=True)}
@@ -83,7 +90,17 @@ class Teller:
         if self._queue:
             self.pools.submit("alerts", "alerts", lambda: self._tell(now))
 
+    def _told_before(self) -> dict[int, Incident]:
+        """Return the incidents whose opening was told and whose end was not: it may be over now."""
+        told = {number for number, state in self.memory.items() if not state.get("over")}
+        return {
+            one.number: one for one in self.ledger.incidents(open_only=False) if one.number in told
+        }
+
     def _tell(self, now: datetime) -> None:
+        """Tell what waits. Sinks cannot compare tokens: only with enough time left on the lease."""
+        if self.lease_left() < TELL_LIMIT:
+            return
         for _ in range(len(self._queue)):
             waiting = self._queue.popleft()
             if waiting.not_before is not None and waiting.not_before > now:
@@ -91,10 +108,15 @@ class Teller:
                 continue
             try:
                 self.desk.tell(waiting.alert)
+                self._note_end(waiting.alert)
             except TransientError as error:
                 self._later(waiting, error, now)
             except HoldfastError as error:
                 LOGGER.warning("an alert cannot be told: %s", error)
+
+    def _note_end(self, told: Alert) -> None:
+        if told.kind is Kind.CLOSED:
+            self.memory[told.number] = {**self.memory.get(told.number, {}), "over": True}
 
     def _later(self, waiting: Waiting, error: TransientError, now: datetime) -> None:
         waiting.tries += 1
@@ -106,12 +128,15 @@ class Teller:
         self._queue.append(waiting)
 
 
-def build_teller(settings: Settings, ledger: Ledger, pools: Pools) -> Teller:
+def build_teller(
+    settings: Settings, ledger: Ledger, pools: Pools, lease_left: Callable[[], float]
+) -> Teller:
     """Return a teller with the sinks that the configuration names; the log is always one."""
     memory = Memory(ledger.alert_states())
     sinks: list[Sink] = [Log(sys.stderr)]
     slack = settings.alerts.slack
     if slack is not None:
-        sinks.append(Slack(slack.channel, slack.token.reveal, memory, base_url=slack.base_url))
+        token, url = slack.token.reveal, slack.base_url
+        sinks.append(Slack(slack.channel, token, memory, base_url=url, timeout=SLACK_TIMEOUT))
     desk = Desk(sinks, memory, pages_per_hour=settings.core_policy.pages_per_hour)
-    return Teller(ledger, pools, desk, memory)
+    return Teller(ledger, pools, desk, memory, lease_left)

@@ -10,6 +10,7 @@ daemon adopts gangs started by the version before it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from enum import Enum
@@ -132,9 +133,33 @@ def decode(body: Any) -> AgentReport:
         raise BadReportError(f"not an agent's report: {error!r}") from error
 
 
+#: What a field of this annotation may hold. JSON's true is a Python int: it is refused as one.
+_TYPES: dict[str, tuple[type, ...]] = {
+    "int": (int,),
+    "int | None": (int, type(None)),
+    "float": (int, float),
+    "float | None": (int, float, type(None)),
+    "str": (str,),
+    "Mapping[str, Any]": (dict,),
+    "Mapping[str, float]": (dict,),
+}
+
+
 def _known(cls: type, body: Mapping[str, Any]) -> dict[str, Any]:
-    names = {one.name for one in fields(cls)}
-    return {key: value for key, value in body.items() if key in names}
+    """Return the fields of `body` that `cls` has; raises `TypeError` for a value of another type."""
+    known = {}
+    for one in fields(cls):
+        if one.name not in body:
+            continue
+        value, wanted = body[one.name], _TYPES.get(str(one.type))
+        if wanted is not None and (isinstance(value, bool) or not isinstance(value, wanted)):
+            raise TypeError(f"{one.name}: expected {one.type}, got {type(value).__name__}")
+        if isinstance(value, float) and not math.isfinite(value):
+            if "None" not in str(one.type):
+                raise TypeError(f"{one.name}: not a finite number")
+            value = None  # a loss that diverged is not known
+        known[one.name] = value
+    return known
 
 
 def _rank(body: Mapping[str, Any]) -> RankReport:
