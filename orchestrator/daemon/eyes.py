@@ -127,8 +127,9 @@ def nodes_to_probe(fleet: Fleet) -> Iterator[NodeName]:
 
 
 def registers_to_read(fleet: Fleet) -> Iterator[JobName]:
-    """Yield the jobs whose commit register matters now: also before the first attempt, because
-    the register may hold those of an earlier job.
+    """Yield the jobs whose commit register matters now.
+
+    Also before the first attempt, because the register may hold those of an earlier job.
     """
     for name, job in sorted(fleet.jobs.items()):
         if job.state not in OVER and job.spec.register is not None:

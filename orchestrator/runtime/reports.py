@@ -146,7 +146,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
 
 
 def _known(cls: type, body: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of `body` that `cls` has; raises `TypeError` for a value of another type."""
+    """Return the fields of `body` that `cls` has; raises `TypeError` for a wrong type."""
     known = {}
     for one in fields(cls):
         if one.name not in body:
