@@ -1,19 +1,29 @@
 # Every target works from a fresh clone; `setup` is quick when nothing changed.
+# constraints.txt was resolved for Python 3.11; another one is taken only when it is named:
+#     make setup PYTHON=/path/to/python3.12
 PYTHON ?= python3.11
+EXTRAS := controller,node,train,demo,postgres,dev
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.holdfast-stamp
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
 .PHONY: setup demo test check format bench soak test-fleet clean
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
 
+# Building happens in the environment itself, so that setuptools is the pinned one as well.
 $(STAMP): setup.cfg pyproject.toml constraints.txt
-	@command -v $(PYTHON) >/dev/null || { echo "holdfast needs $(PYTHON); set PYTHON=..." >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "make setup: needs Python 3.11; '$(PYTHON) --version' says: $$($(PYTHON) --version 2>&1 | head -n 1)." >&2; \
+	  echo "Install python3.11, or name one: make setup PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "make setup: '$(PYTHON)' cannot make environments; install its venv package" >&2; \
+	  echo "(Debian and Ubuntu: python3.11-venv)" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q -c constraints.txt "torch==2.13.0"
-	$(BIN)/python -m pip install -q -c constraints.txt -e ".[controller,node,train,demo,postgres,dev]"
+	$(PIP) setuptools
+	$(PIP) --no-build-isolation --editable ".[$(EXTRAS)]"
 	@touch $@
 
 demo: setup
