@@ -570,7 +570,7 @@ class Membership:
         self._asking = set(asked)
         for member in urgent:
             self._send(member, status, 0, asks=False)
-        self._note_lost()
+        self._note_lost(asked)
 
     def _status(self) -> Status:
         counted = self._counted
@@ -633,9 +633,9 @@ class Membership:
         asked.pop(self.me, None)
         return asked
 
-    def _note_lost(self) -> None:
+    def _note_lost(self, asked: Iterable[Member]) -> None:
         """Say once of each node that is asked that it does not answer."""
-        for member in self._to_ask():
+        for member in asked:
             mine = member.node == self.me.node  # an earlier life of this agent, elsewhere
             if not mine and member not in self._noted_lost and self._peers.silent(member):
                 self._noted_lost.add(member)

@@ -78,7 +78,10 @@ class Word:
 def encode(word: Word) -> dict[str, Any]:
     """Return the word as plain JSON types."""
     status = word.status
-    body = asdict(status)
+    body = dict(status.__dict__)  # shallow, for words are many
+    body["member"] = dict(status.member.__dict__)
+    if status.trouble is not None:
+        body["trouble"] = asdict(status.trouble)
     if status.formed is not None:
         body["formed"] = json.loads(lineage.encode(status.formed))
     grant = None if word.grant is None else grants.encode(word.grant)

@@ -16,7 +16,7 @@ from tests.runtime.worlds import World
 
 NAMES = "abcde"
 ROOMY = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
 )
 
 names = st.sampled_from(NAMES)

@@ -257,10 +257,10 @@ class World:
             return
         if self.dice.random() < self.lossy:
             return
-        wire = json.dumps(words.encode(word))
+        if self.dice.random() < 0.02:  # the wire form has tests of its own
+            word = words.decode(json.loads(json.dumps(words.encode(word))))
         for _ in range(2 if self.dice.random() < self.doubled else 1):
-            heard = t.Heard(words.decode(json.loads(wire)))
-            self.answer(target, heard, self.dice.uniform(*self.delay))
+            self.answer(target, t.Heard(word), self.dice.uniform(*self.delay))
 
     def partition(self, side: str) -> None:
         other = [name for name in self.nodes if name not in side]
