@@ -40,6 +40,7 @@ MEANINGS: dict[str, str] = {
     "sweep_after": "duration: an agent silent that long on a node that answers is swept",
     "repair_wait": "duration: how long a node may take to come back from a repair",
     "restarts_window": "duration: how long people are told that a gang repaired itself",
+    "suspicion_min": "duration: a stall that is suspected for longer is told as an incident",
     "intent_limit": "duration: an action without an outcome is looked at again after this",
 }
 

@@ -18,7 +18,8 @@ from orchestrator.core.verdicts import Verdict
 
 S = NodeState
 HELD_BACK = frozenset({S.QUARANTINED, S.REPAIRING})
-RETRY_LOOKS = 5  #: looks between two tries of a repair that came to nothing
+RETRY_LOOKS = 5  #: looks between the first two tries of a repair that came to nothing
+RETRY_DOUBLINGS = 10  #: that pause doubles so often: a dead cluster is not asked every second
 
 
 def tend_nodes(look: Look) -> None:
@@ -163,5 +164,7 @@ def _patience(look: Look, node: Node, reboots: list[datetime]) -> timedelta:
     listed = belief.seen_at is not None and belief.seen_at > reboots[-1]
     still_off = ended_well is None and belief.power_off and listed
     if ended_well is False or still_off:
-        return look.policy.look_every * RETRY_LOOKS
+        failed = sum(moment >= node.since for moment in reboots)
+        doublings: int = 1 << max(0, min(failed - 1, RETRY_DOUBLINGS))
+        return look.policy.look_every * RETRY_LOOKS * doublings
     return look.policy.repair_wait

@@ -7,6 +7,7 @@ ends. Nothing is remembered elsewhere: repeating the look opens nothing twice.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 from orchestrator.core.custody import needs_repair, repairable, repairs_spent
 from orchestrator.core.decisions import CloseIncident, OpenIncident
@@ -147,7 +148,8 @@ def _of_notes(look: Look, attempt: Attempt) -> Iterator[Wrong]:
             yield Page.COMMIT_FAILED, attempt.job, f"{name}: {failed.text}"
         if stalled is None or _followed(stalled, notes.get("generation-formed")):
             continue
-        if not _progressed(agent.report, stalled):
+        since = datetime.fromtimestamp(stalled.at, UTC)
+        if not _progressed(agent.report, stalled) and look.lasts(since, look.policy.suspicion_min):
             yield Page.HANG_SUSPECTED, attempt.job, f"{name}: {stalled.text}"
 
 

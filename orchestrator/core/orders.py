@@ -67,6 +67,10 @@ def _submit(look: Look, order: Ordered) -> Answer:
         spec = read_spec(order.body)
     except UserError as error:
         return False, str(error)
+    for other in look.fleet.jobs.values():
+        shared = spec.register is not None and other.spec.register == spec.register
+        if shared and other.state not in OVER:
+            return False, f"{other.name} is {other.state} and has the register {spec.register}"
     look.do(Accept(name, spec, f"submitted by {order.by}"))
     return True, "accepted; waits for its nodes"
 

@@ -137,6 +137,13 @@ def _open(look: Look, job: Job, cluster: ClusterName) -> None:
         fill_seats(look, attempt)
 
 
+def fence_is_ours(look: Look, job: Job, number: int) -> bool:
+    """Say whether the last fence opens this very attempt of this very job."""
+    seen = look.register(job.name).seen
+    fence = seen.fence if seen is not None else None
+    return fence is not None and (fence.attempt, fence.by) == (number, job.signature)
+
+
 def fenced(look: Look, job: JobName) -> int:
     """Return the attempt of the last fence that we know of; 0 before the first."""
     seen = look.register(job).seen

@@ -50,4 +50,5 @@ class Policy:
     sweep_after: timedelta = timedelta(seconds=5)  #: agent silent, node reachable: sweep it
     repair_wait: timedelta = timedelta(minutes=10)  #: for a node to come back from a repair
     restarts_window: timedelta = timedelta(minutes=10)  #: a gang's own repair is told that long
+    suspicion_min: timedelta = timedelta(seconds=10)  #: a stall suspected that long is told
     intent_limit: timedelta = timedelta(seconds=60)  #: an intent without outcome is then looked at

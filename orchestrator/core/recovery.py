@@ -18,7 +18,7 @@ from orchestrator.core.jobs import OVER, Attempt, AttemptState, Job, JobState, O
 from orchestrator.core.look import LIVE, Look
 from orchestrator.core.nodes import NodeState
 from orchestrator.core.pages import Page
-from orchestrator.core.placement import choose_cluster, fenced, spares
+from orchestrator.core.placement import choose_cluster, fence_is_ours, fenced, spares
 from orchestrator.core.seating import in_sight, keep_seats
 from orchestrator.runtime.reports import Stage
 
@@ -109,6 +109,14 @@ def _keep(look: Look, old: Attempt) -> None:
         give_grant(look, newest)
 
 
+def _fenced_off(look: Look, job: Job, attempt: Attempt) -> bool:
+    """Say whether somebody else's fence, or a later one, has ended this attempt."""
+    last = fenced(look, job.name)
+    if job.spec.register is None or last < attempt.number:
+        return False
+    return last > attempt.number or not fence_is_ours(look, job, attempt.number)
+
+
 def _open(look: Look, attempt: Attempt) -> None:
     spec, last = look.fleet.jobs[attempt.job].spec, fenced(look, attempt.job)
     if spec.register is not None and last < attempt.number:
@@ -125,7 +133,7 @@ def _end(look: Look, attempt: Attempt) -> None:
     gang = read_gang(look, attempt)
     if job.state is J.STOPPING:
         _finish(look, attempt, Outcome.STOPPED, job.reason)
-    elif fenced(look, job.name) > attempt.number and job.spec.register is not None:
+    elif _fenced_off(look, job, attempt):
         reason = f"the register is at attempt {fenced(look, job.name)}: fenced off"
         _finish(look, attempt, Outcome.STOPPED, reason)
     elif gang.members and all(_stage(gang, name) is Stage.FINISHED for name in gang.members):

@@ -21,7 +21,8 @@ from orchestrator.core.observations import Observation, Ordered, OrderKind
 from orchestrator.errors import PermanentError
 
 PRUNE_MAX = 20_000  #: observations forgotten in one transaction
-BUDGETS = timedelta(days=1)  #: how far back `Fleet.used` goes
+BUDGETS = timedelta(days=1)  #: how far back `Fleet.used` goes, and outcomes of repairs
+LATELY = timedelta(minutes=1)  #: how far back the other outcomes in `Fleet.settled` go
 
 Assess = Callable[[Beliefs, Sequence[Observation], datetime], Beliefs]
 

@@ -20,6 +20,8 @@ from orchestrator.core.decisions import (
     Intent,
     IssueGrant,
     LedgerOnly,
+    Repair,
+    Settled,
     SettleOrder,
     key,
 )
@@ -30,6 +32,7 @@ from orchestrator.core.observations import Observation, Ordered, OrderKind
 from orchestrator.ledger import telling
 from orchestrator.ledger.api import (
     BUDGETS,
+    LATELY,
     PRUNE_MAX,
     Assess,
     Event,
@@ -248,7 +251,18 @@ class MemoryLedger:
             intents=tuple(self._settlements[index].intent for index in self._open.values()),
             incidents=tuple(one for one in self._incidents if one.closed_at is None),
             used=tuple(one for one in self._fleet.used if one.at > now - BUDGETS),
+            settled=self._settled_lately(now),
         )
+
+    def _settled_lately(self, now: datetime) -> tuple[Settled, ...]:
+        newest: dict[str, Settled] = {}
+        for one in self._settlements:
+            repair = isinstance(one.intent.decision, Repair)
+            since = now - (BUDGETS if repair else LATELY)
+            if one.settled_at is not None and one.settled_at > since:
+                name = one.intent.key
+                newest[name] = Settled(name, one.settled_at, bool(one.ok), one.text)
+        return tuple(newest.values())
 
     def snapshot(self, now: datetime, clusters: tuple[Cluster, ...]) -> Fleet:
         """Return everything `reconcile` looks at."""

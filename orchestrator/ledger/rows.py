@@ -16,7 +16,15 @@ from sqlalchemy.exc import IntegrityError
 
 from orchestrator.core import beliefs
 from orchestrator.core.beliefs import Beliefs, ClusterBelief, NodeBelief, RegisterBelief
-from orchestrator.core.decisions import Incident, Intent, IssueGrant, LedgerOnly, SettleOrder
+from orchestrator.core.decisions import (
+    Incident,
+    Intent,
+    IssueGrant,
+    LedgerOnly,
+    Repair,
+    Settled,
+    SettleOrder,
+)
 from orchestrator.core.fleet import Cluster, Fleet, Used
 from orchestrator.core.jobs import Attempt, AttemptState, Job
 from orchestrator.core.nodes import Node
@@ -24,7 +32,7 @@ from orchestrator.core.observations import Observation, Ordered, OrderKind
 from orchestrator.core.pages import Page
 from orchestrator.errors import PermanentError
 from orchestrator.ledger import codec
-from orchestrator.ledger.api import BUDGETS, Event, Settlement
+from orchestrator.ledger.api import BUDGETS, LATELY, Event, Settlement
 from orchestrator.ledger.changes import Change, OrderBook
 from orchestrator.ledger.tables import (
     Words,
@@ -133,6 +141,18 @@ def read_fleet(
         intents=tuple(read_intent(row) for row in db.execute(waiting)),
         incidents=read_incidents(db, open_only=True),
         used=tuple(Used(row.kind, row.subject, row.at) for row in db.execute(spent)),
+        settled=_settled(db, now),
+    )
+
+
+def _settled(db: Connection, now: datetime) -> tuple[Settled, ...]:
+    """Return the newest outcome of each key: of the last minute, of repairs within a day."""
+    lately = intents.c.settled_at > now - LATELY
+    repair = sa.and_(intents.c.kind == Repair.__name__, intents.c.settled_at > now - BUDGETS)
+    wanted = sa.select(intents).where(sa.or_(lately, repair)).order_by(intents.c.number)
+    newest = {row.key: row for row in db.execute(wanted)}
+    return tuple(
+        Settled(row.key, row.settled_at, bool(row.ok), row.text or "") for row in newest.values()
     )
 
 

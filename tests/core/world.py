@@ -63,6 +63,7 @@ from orchestrator.runtime.lineage import (
     Generation,
     Lineage,
     Member,
+    Record,
     choose_resume,
 )
 from orchestrator.runtime.reports import PROTOCOL, AgentReport, Note, RankReport, Stage
@@ -161,6 +162,8 @@ class World:
         return self._orders
 
     def submit(self, name: str, spec: JobSpec, steps: int = 10_000) -> None:
+        if spec.register is not None:  # a register belongs to one job
+            spec = replace(spec, register=f"{spec.register}/{name}")
         self.steps_max[name] = steps
         self.order(OrderKind.SUBMIT, name, **plain(spec))
 
@@ -272,12 +275,16 @@ class World:
         self._seen = []
         self.fleet = replace(self.fleet, beliefs=beliefs)
 
+    def _fence(self, job: JobName, attempt: int) -> Callable[[int], Record]:
+        by = self.fleet.jobs[job].signature
+        return lambda seq: Fence(seq, f"f{seq}", 1, attempt, self.epoch, by)
+
     def _carry_out(self, effect: Effect) -> None:
         match effect:
             case AppendFence(job=job, attempt=attempt):
                 if job in self.silent_registers:
                     raise RuntimeError("the register cannot be reached")
-                self.append(job, lambda seq: Fence(seq, f"f{seq}", 1, attempt, self.epoch))
+                self.append(job, self._fence(job, attempt))
             case StartAgent(node=node, job=job, attempt=attempt):
                 self._start(node, (job, attempt))
             case GiveGrant(node=node, job=job, attempt=attempt, number=number, agent=agent):
