@@ -313,8 +313,8 @@ def _translated(seq: int | None = None) -> Iterator[None]:
         errors = [error for error, _ in gathered.failures.values()]
         for kind in (FencedError, VerificationError, TransientError, HoldfastError):
             for error in errors:
-                if isinstance(error, kind):
-                    raise error from gathered
+                if isinstance(error, kind):  # without the frames, which hold the process group
+                    raise error.with_traceback(None) from None
         first = errors[0] if errors else gathered
         text = f"{type(first).__name__}: {first!s:.500}"
         if seq is not None:

@@ -71,7 +71,7 @@ def join(checkpoints: str | None = None, *, keep: int = KEEP) -> Run:
     if around.checkpoints:
         vault = open_vault(around.checkpoints, around.register)
     run = Run(around, vault, keep=keep)
-    atexit.register(run.leave)
+    atexit.register(run.at_exit)
     return run
 
 
@@ -85,6 +85,7 @@ class Run:
         self.resumed_from: Commit | None = None  #: the commit that `resume` loaded
         self.last_commit: Commit | None = None  #: the newest commit that this rank made
         self._loaded: Attestation | None = None
+        self._ending: int | None = None
         self._committer: Committer | None = None
         self._attempt = around.attempt
         self._under = around.generation_seq
@@ -148,8 +149,7 @@ class Run:
             self._heart.event("verification-failed", seq=error.commit, text=str(error))
             if not self.in_holdfast:
                 raise
-            LOG.error("%s", error)  # noqa: TRY400  # the message is the whole story
-            raise SystemExit(VerificationError.exit_code) from error
+            self._end(error)
 
     def _try_commits(self, vault: Vault, load: Callable[[Checkpoint], T]) -> T | None:
         lineage = vault.register.read()
@@ -340,20 +340,32 @@ class Run:
 
     def leave(self) -> None:
         """Wait for the last save unless the script has failed; called at exit as well."""
-        atexit.unregister(self.leave)
         failed = getattr(sys, "last_value", None) is not None
         if self._saver.busy and not failed:
             with self.phase("checkpoint"):
                 self._saver.wait(CLOSE_MAX_S)
 
+    def at_exit(self) -> None:
+        """Wait for the last save, and end with the exit code that was meant.
+
+        A process group that nobody destroyed may abort the interpreter's end ("terminate called
+        without an active exception", seen with gloo): 92 and 93 would become SIGABRT.
+        """
+        self.leave()
+        if self._ending is not None:
+            logging.shutdown()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(self._ending)
+
     def _stop_if_fenced(self) -> None:
         if self._saver.fenced is not None:
-            _stop(self._saver.fenced)
+            self._end(self._saver.fenced)
 
-
-def _stop(error: FencedError) -> NoReturn:
-    LOG.error("%s", error)
-    raise SystemExit(FencedError.exit_code) from error
+    def _end(self, error: FencedError | VerificationError) -> NoReturn:
+        LOG.error("%s", error)
+        self._ending = error.exit_code
+        raise SystemExit(error.exit_code) from error
 
 
 def _attestation(  # the six facts, one by one
