@@ -86,7 +86,10 @@ class Stage:
 
 
 #: The rest of the training command; the seed of the weights is fixed, `--data-seed` is not.
-TRAIN: tuple[Any, ...] = ("--preset", "demo", "--batch", 16, "--checkpoint-every", 3, "--seed", 0)
+TRAIN: tuple[Any, ...] = (
+    *("--preset", "demo", "--batch", 32, "--lr", 0.012),
+    *("--checkpoint-every", 3, "--seed", 0),
+)
 
 
 def fleet_file() -> dict[str, Any]:
