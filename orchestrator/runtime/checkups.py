@@ -127,9 +127,10 @@ class Checkups:
 _DYING: list[subprocess.Popen[bytes]] = []
 
 
-def bury() -> None:
-    """Reap runs that were killed; one in state D is tried again at the next call."""
+def bury() -> int:
+    """Reap runs that were killed; return how many are not gone yet (state D)."""
     _DYING[:] = [child for child in _DYING if child.poll() is None]
+    return len(_DYING)
 
 
 def _objects(out: bytes) -> Any:

@@ -168,13 +168,20 @@ class _Look:
         self.chosen = rounds.choose(table.me, table.latest, self._choice(), table.grant)
 
     def _may_be_named(self, said: Status) -> bool:
+        # Who cannot read the register would not learn that it was named, and never join.
+        informed = said.reached or not self._by_register
         return (
             said.phase is Phase.CLEAR
             and said.ready
+            and informed
             and said.grant == self._table.grant.number
             and not said.stopping
             and said.member in self._table.grant.seats
         )
+
+    @property
+    def _by_register(self) -> bool:
+        return self._table.terms.register and self._table.unread_since is None
 
     def _choice(self) -> set[Member]:
         """Leave out whom this kind of formation may not name, though it could."""
@@ -300,7 +307,7 @@ class _Look:
         if ready_at is None:
             return False
         ahead = self._order[: self._order.index(table.me)]
-        able = [one for one in ahead if one in self.candidates and self.answers[one].reached]
+        able = [one for one in ahead if one in self.candidates and self._can_propose(one)]
         wait = terms.turn * len(able)
         if rounds.is_minority(table.latest, {table.me, *self.answers}):
             wait += terms.minority_wait
@@ -308,6 +315,9 @@ class _Look:
         if table.trouble is not None and rounds.is_plain(table.trouble):
             settled = table.alarm.due(table.noticed_at + terms.settle)
         return table.alarm.due(ready_at + wait) and settled
+
+    def _can_propose(self, member: Member) -> bool:
+        return not self._by_register or self.answers[member].reached
 
     def because(self) -> Because:
         """Return why the next generation is formed."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import selectors
 import socket
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -49,7 +50,7 @@ class Listener:
         self._key = key
         self._answer = answer
         self._callers: set[_Caller] = set()
-        self.now = 0.0  #: the loop sets it before it dispatches
+        self.now = time.monotonic()  #: the loop sets it before it dispatches
         try:
             family = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0][0]
             self._socket = socket.create_server((host, 0), family=family, backlog=128)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import selectors
 import socket
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -35,6 +36,7 @@ class _Channel:
         self.queue: deque[dict[str, Any]] = deque(maxlen=QUEUE_MAX)
         self.connection: socket.socket | None = None
         self.asker: wire.Asker | None = None
+        self.proven = False  #: a reply came, so the other side holds the key
         self.unsent = bytearray()
         self.limit_at = 0.0  #: when a connection that does not stand is given up
         self.retry_at = 0.0
@@ -53,7 +55,7 @@ class Mouth:
         """Say words sealed with `key`; `broken` is told who cannot be connected to."""
         self._selector, self._key, self._broken = selector, key, broken
         self._channels: dict[Member, _Channel] = {}
-        self.now = 0.0  #: the loop sets it before it dispatches
+        self.now = time.monotonic()  #: the loop sets it before it dispatches
 
     def say(self, member: Member, word: Mapping[str, Any]) -> None:
         """Queue a word, and send it at once if the connection stands."""
@@ -121,11 +123,11 @@ class Mouth:
                 data = connection.recv(_CHUNK)
                 if not data:
                     raise ConnectionResetError("hung up")
-                asker.feed(data)
+                channel.proven = bool(asker.feed(data)) or channel.proven
             except (BlockingIOError, InterruptedError):
                 pass
             except (OSError, wire.WireError):
-                self._lose(channel, greeted=asker.greeted)
+                self._lose(channel)
                 return
         elif connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0:
             self._fail(channel)
@@ -145,7 +147,7 @@ class Mouth:
         except (BlockingIOError, InterruptedError):
             pass
         except OSError:
-            self._lose(channel, greeted=asker.greeted)
+            self._lose(channel)
             return
         writes = bool(channel.unsent) or self._is_connecting(connection)
         wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if writes else 0)
@@ -161,9 +163,9 @@ class Mouth:
             return True
         return False
 
-    def _lose(self, channel: _Channel, *, greeted: bool) -> None:
+    def _lose(self, channel: _Channel) -> None:
         """Try a lost connection again at once: only if that fails, the peer counts as broken."""
-        if not greeted:
+        if not channel.proven:
             self._fail(channel)
             return
         self._hang_up(channel)
@@ -179,4 +181,5 @@ class Mouth:
             self._selector.unregister(channel.connection)
             channel.connection.close()
         channel.connection = channel.asker = None
+        channel.proven = False
         channel.unsent.clear()

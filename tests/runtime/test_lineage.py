@@ -131,7 +131,7 @@ def test_right_after_a_fence_there_is_no_generation_but_its_commits_stay() -> No
 
 
 def test_the_head_is_where_the_last_generation_resumed_until_it_commits() -> None:
-    story = [fence(1, 1), generation(2, 1), commit(3, 2), commit(4, 2, 3)]
+    story: list[Record] = [fence(1, 1), generation(2, 1), commit(3, 2), commit(4, 2, 3)]
     down = generation(5, 1, 2, EXIT, resume=3)
     assert read(*story, down).head == commit(3, 2)
     assert read(*story, down, commit(6, 5, 3)).head == commit(6, 5, 3)
@@ -145,7 +145,7 @@ def test_a_generation_resumes_from_the_head() -> None:
 
 
 def test_the_same_failure_twice_steps_down_to_the_parent() -> None:
-    story = [fence(1, 1), generation(2, 1), commit(3, 2), commit(4, 2, 3)]
+    story: list[Record] = [fence(1, 1), generation(2, 1), commit(3, 2), commit(4, 2, 3)]
     lineage = read(*story, generation(5, 1, 2, EXIT, resume=4))
     seq, why = choose_resume(lineage, EXIT)
     assert seq == 3

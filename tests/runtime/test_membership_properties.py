@@ -74,6 +74,8 @@ def act(world: World, what: tuple[str, object]) -> None:  # noqa: C901 - a flat 
             for other in world.nodes.values():
                 if not world.nodes[name].alive:
                     world.feed(other, t.Gone(world.nodes[name].member))
+        case _:
+            raise AssertionError(what)
 
 
 def check_records(world: World) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from orchestrator.runtime import turns as t
@@ -10,7 +12,7 @@ from orchestrator.runtime.reports import Stage
 from tests.runtime.worlds import World
 
 
-def formed(names: str, grant: str | None = None, standbys: str = "", **more: object) -> World:
+def formed(names: str, grant: str | None = None, standbys: str = "", **more: Any) -> World:
     """Return a world in which a gang runs its first generation."""
     world = World(names)
     nodes = grant or "".join(name for name in names if name not in standbys)

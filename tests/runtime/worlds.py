@@ -10,6 +10,7 @@ import json
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from orchestrator.runtime import turns as t
 from orchestrator.runtime import words
@@ -27,6 +28,7 @@ from orchestrator.runtime.lineage import (
 from orchestrator.runtime.membership import Membership
 from orchestrator.runtime.words import Phase
 
+LIVE = (Phase.RUNNING, Phase.FINISHED)
 ENDING_TAKES = 0.4  #: seconds between EndRanks and RanksGone
 
 
@@ -268,7 +270,7 @@ class World:
 
     # ---- the controller --------------------------------------------------------------------------
 
-    def grant(self, nodes: str, standbys: str = "", to: str | None = None, **more: object) -> Grant:
+    def grant(self, nodes: str, standbys: str = "", to: str | None = None, **more: Any) -> Grant:
         """Issue the next grant and give it to some nodes (all that it names, if not said)."""
         number = len(self.grants) + 1
         grant = Grant(
@@ -312,9 +314,7 @@ class World:
         if latest is None:
             return False
         mine = [self.nodes[member.node] for member in latest.members]
-        return all(
-            n.alive and n.running == latest and n.machine.phase is Phase.RUNNING for n in mine
-        )
+        return all(n.alive and n.running == latest and n.machine.phase in LIVE for n in mine)
 
     def describe(self) -> str:
         """Tell where everybody stands."""
