@@ -15,17 +15,19 @@ Pure, standard library only, Python 3.10.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, replace
+from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
-from orchestrator.runtime import rounds
+from orchestrator.runtime import doubts, rounds
 from orchestrator.runtime import turns as t
+from orchestrator.runtime.doubts import Doubt
 from orchestrator.runtime.forming import Formed, Forming, Spent, Table
 from orchestrator.runtime.grants import Grant
 from orchestrator.runtime.lineage import Because, Cause, Generation, Lineage, Member
 from orchestrator.runtime.neighbours import Alarm, Peer, Peers
 from orchestrator.runtime.reports import Stage
+from orchestrator.runtime.voice import Scene, Voice
 from orchestrator.runtime.words import Phase, Status, Trouble, Word
 
 _REREAD_AFTER = 0.1  #: seconds between two reads of the register when a peer knows more
@@ -44,9 +46,9 @@ class Membership:
         self.failure: Because | None = None  #: how the last generation ended
         self._alarm = Alarm(now)
         self._peers = Peers(terms, self._alarm)
+        self._voice = Voice(terms, self._peers, self._alarm)
         self._forming = Forming()
         self._wishes: list[t.Wish] = []
-        self._asked_by: list[tuple[Member, int]] = []
         self._lineage: Lineage | None = None if terms.register else Lineage()
         self._known_at_birth = 1  #: records below this seq are older than this life
         self._formed: Generation | None = None
@@ -64,10 +66,6 @@ class Membership:
         self._reread_at = now
         self._unread_since: float | None = None
         self._epoch = terms.born - now
-        self._count = 0
-        self._said: Status | None = None
-        self._noted_lost: set[Member] = set()
-        self._asking: set[Member] = set()
         self._kept = 0
 
     # ---- what others may ask ---------------------------------------------------------------------
@@ -112,11 +110,10 @@ class Membership:
     @property
     def peers_lost(self) -> tuple[str, ...]:
         """Granted nodes that this agent asks and that do not answer."""
-        if self.grant is None:
-            return ()
-        asked = self._to_ask()
-        seats = (seat for seat in self.grant.seats if seat in asked)
-        return tuple(seat.node for seat in seats if self._peers.silent(seat))
+        grant = self.grant
+        seats = () if grant is None else grant.seats
+        lost = self._voice.lost
+        return tuple(seat.node for seat in seats if seat in lost)
 
     @property
     def stage(self) -> Stage:
@@ -226,10 +223,7 @@ class Membership:
     def _hear(self, word: Word) -> None:
         if word.status.member == self.me:
             return
-        self._peers.hear(word)
-        self._noted_lost.discard(word.status.member)
-        if word.asks:
-            self._asked_by.append((word.status.member, word.number))
+        self._voice.hear(word)
         grant = word.grant
         if grant is not None and grant.number > self._kept and self.objection(grant) is None:
             self._kept = grant.number
@@ -353,11 +347,11 @@ class Membership:
             self._trouble = rounds.first_failure((known, trouble))
         self.failure = self._trouble.because if self._trouble is not None else None
 
-    def _blame(self, cause: Cause, node: str, fingerprint: str) -> None:
-        if self._latest_mark is None:
+    def _blame(self, doubt: Doubt | None) -> None:
+        if doubt is None or self._latest_mark is None:
             return
-        at = self._epoch + self._alarm.now
-        self._suspect(Trouble(self._latest_mark, Because(cause, None, fingerprint, node), at))
+        because = Because(doubt.cause, None, doubt.fingerprint, doubt.node)
+        self._suspect(Trouble(self._latest_mark, because, self._epoch + self._alarm.now))
 
     # ---- what is wrong with the last generation --------------------------------------------------
 
@@ -366,52 +360,21 @@ class Membership:
         if latest is None or grant is None or self.me not in latest.members or self._stopping:
             return
         joined = self.current is not None and self.current.mark == latest.mark
-        if self._trouble is None and grant.number > latest.grant:
-            self._doubt_grant(latest, grant, joined=joined)
+        if self._trouble is None:
+            self._blame(doubts.about_grant(latest, grant, self.me, joined=joined))
         if self._trouble is None and not joined and self._cannot_join(latest):
-            self._blame(Cause.NODE_LOST, self.me.node, "its ranks are gone")
+            self._blame(Doubt(Cause.NODE_LOST, self.me.node, "its ranks are gone"))
         if joined and self.phase in _RANKS and self._done != latest.mark:
-            self._doubt_members(latest)
-
-    def _doubt_grant(self, latest: Generation, grant: Grant, *, joined: bool) -> None:
-        """End what a newer grant leaves a member out of; never join under an older grant."""
-        out = [member.node for member in latest.members if member not in grant.seats]
-        if out:
-            self._blame(Cause.GRANT, out[0], f"grant {grant.number} leaves {', '.join(out)} out")
-        elif not joined:
-            why = f"formed under grant {latest.grant}, {grant.number} has come"
-            self._blame(Cause.GRANT, self.me.node, why)
+            finished = self.phase is Phase.FINISHED
+            members = doubts.watched(latest, self.me, all_of_them=finished)
+            join_by = self._latest_at + self.terms.join_limit
+            for doubt in doubts.about_members(latest, members, self._peers, join_by):
+                self._blame(doubt)
 
     def _cannot_join(self, latest: Generation) -> bool:
         """Say whether the generation is over for this node: it left it, or is in another life."""
         recorded = latest is self._counted and self.terms.register
         return latest.mark in self._left or (recorded and latest.seq < self._known_at_birth)
-
-    def _doubt_members(self, latest: Generation) -> None:
-        """Look for members that are lost, were replaced, or have not joined in time."""
-        for member in self._watched(latest):
-            peer = self._peers.of(member)
-            if self._peers.is_held(member):
-                continue
-            finished = peer.has(latest.mark, Phase.FINISHED)
-            if not finished and self._peers.silent(member):
-                self._blame(Cause.NODE_LOST, member.node, f"{member.node} is silent")
-            elif peer.was_replaced(latest):
-                self._blame(Cause.NODE_LOST, member.node, f"the agent of {member.node} is new")
-            elif not peer.take_part(latest) and self._alarm.due(
-                self._latest_at + self.terms.join_limit
-            ):
-                self._blame(Cause.JOIN_FAILED, member.node, f"{member.node} did not join in time")
-
-    def _watched(self, latest: Generation) -> tuple[Member, ...]:
-        """Return whom this member watches: the leader watches all, all watch the leader.
-
-        A star keeps the pings of a large gang linear. Who has finished asks everybody: the leader
-        may be gone before it said that all are done.
-        """
-        if latest.members[0] == self.me or self.phase is Phase.FINISHED:
-            return tuple(member for member in latest.members if member != self.me)
-        return latest.members[:1]
 
     # ---- this node's ranks -----------------------------------------------------------------------
 
@@ -550,27 +513,16 @@ class Membership:
     # ---- words -----------------------------------------------------------------------------------
 
     def _talk(self) -> None:
-        """Tell who asked; ask whom this node watches; tell everybody at once what has changed."""
-        status = self._status()
-        changed = status != self._said
-        self._said = status
-        for member, number in self._asked_by:
-            self._send(member, status, number, asks=False)
-        self._asked_by = []
-        urgent = dict.fromkeys(self._circle()) if changed else {}
-        asked = self._to_ask()
-        for member, pause in asked.items():
-            peer = self._peers.of(member)
-            if member not in self._asking:  # what was known of it may be old
-                peer.waiting_since, peer.broken = None, False
-            if self._alarm.due(peer.ask_at):
-                self._send(member, status, self._peers.question(peer, again_in=pause), asks=True)
-                urgent.pop(member, None)
-                self._alarm.due(peer.ask_at)
-        self._asking = set(asked)
-        for member in urgent:
-            self._send(member, status, 0, asks=False)
-        self._note_lost(asked)
+        over = self._stopping or self._foreign
+        scene = Scene(
+            status=self._status(),
+            grant=self.grant,
+            latest=self.latest,
+            forming=self._forming.round is not None,
+            short=bool(self._forming.short),
+            over=over or self._done is not None or self._failed is not None,
+        )
+        self._wishes += self._voice.talk(scene)
 
     def _status(self) -> Status:
         counted = self._counted
@@ -592,54 +544,6 @@ class Membership:
             stopping=self._stopping,
             formed=self._formed,
         )
-
-    def _send(self, member: Member, status: Status, number: int, *, asks: bool) -> None:
-        self._count += 1
-        known = self._peers.of(member).status
-        lacks = known is not None and self.grant is not None and known.grant < self.grant.number
-        said = replace(status, count=self._count)
-        word = Word(asks, number, said, self.grant if lacks else None)
-        self._wishes.append(t.Send(member, word))
-
-    def _circle(self) -> Iterable[Member]:
-        """Everybody who should hear of a change at once."""
-        latest, grant = self.latest, self.grant
-        members = () if latest is None else latest.members
-        seats = () if grant is None else grant.seats
-        if self.me in members:
-            wide = members[0] == self.me or self.phase is not Phase.RUNNING
-            members = (*members, *seats) if wide else members
-        elif self._forming.round is not None:
-            members = (*members, *seats)
-        return (member for member in dict.fromkeys(members) if member != self.me)
-
-    def _to_ask(self) -> Mapping[Member, float]:
-        """Return whom to ask, and how long until they are asked again."""
-        latest, grant, terms = self.latest, self.grant, self.terms
-        if self._done is not None or self._stopping or self._foreign or self._failed is not None:
-            return {}
-        seats = () if grant is None else grant.seats
-        inside = latest is not None and self.me in latest.members
-        asked: dict[Member, float] = {}
-        if self.phase is Phase.RUNNING and inside and latest is not None:
-            if latest.members[0] == self.me:
-                asked = dict.fromkeys(seats, terms.standby_every)
-            asked.update(dict.fromkeys(self._watched(latest), terms.ping_every))
-        elif inside or self._forming.round is not None:
-            members = () if latest is None else latest.members
-            often = self._forming.round is not None and not self._forming.short
-            pause = terms.ask_every if often else terms.ping_every
-            asked = dict.fromkeys((*members, *seats), pause)
-        asked.pop(self.me, None)
-        return asked
-
-    def _note_lost(self, asked: Iterable[Member]) -> None:
-        """Say once of each node that is asked that it does not answer."""
-        for member in asked:
-            mine = member.node == self.me.node  # an earlier life of this agent, elsewhere
-            if not mine and member not in self._noted_lost and self._peers.silent(member):
-                self._noted_lost.add(member)
-                self._say("peer-lost", f"{member.node} does not answer", {"node": member.node})
 
     def _say(self, kind: str, text: str, data: Mapping[str, Any] | None = None) -> None:
         self._wishes.append(t.Tell(kind, text, data or {}))

@@ -139,6 +139,10 @@ class Peers:
                     found[member] = peer.status
         return found
 
+    def is_due(self, moment: float) -> bool:
+        """Say whether a moment has come."""
+        return self._alarm.due(moment)
+
     def is_held(self, member: Member) -> bool:
         """Say whether it was told to stop so lately that everybody may be about to be."""
         since = self.of(member).stopping_at
