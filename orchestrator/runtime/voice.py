@@ -122,7 +122,7 @@ class Voice:
             members = doubts.watched(scene.latest, me, all_of_them=False)
             asked.update(dict.fromkeys(members, terms.ping_every))
         elif inside or scene.forming:
-            often = scene.forming and not scene.short
+            often = scene.forming and not scene.short and (inside or scene.latest is None)
             pause = terms.ask_every if often else terms.ping_every
             asked = dict.fromkeys((*scene.members, *scene.seats), pause)
         asked.pop(me, None)

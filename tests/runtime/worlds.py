@@ -46,6 +46,10 @@ class Node:
     ended: list[tuple[str, str]] = field(default_factory=list)  #: (mark, why)
     told: list[t.Tell] = field(default_factory=list)
 
+    def runs(self, generation: Generation) -> bool:
+        """Say whether its ranks are of this generation, recorded or not when they began."""
+        return self.running is not None and self.running.mark == generation.mark
+
 
 class World:
     """Nodes a, b, c, ... of attempt 1 of job j."""
@@ -305,7 +309,7 @@ class World:
         latest = self.lineage.latest if self.has_register else self.nodes[names[0]].machine.latest
         if latest is None or (number is not None and latest.number != number):
             return False
-        running = {n.name for n in self.nodes.values() if n.alive and n.running == latest}
+        running = {n.name for n in self.nodes.values() if n.alive and n.runs(latest)}
         return running == set(names) and len(latest.members) == len(names)
 
     def settled(self) -> bool:
@@ -314,7 +318,7 @@ class World:
         if latest is None:
             return False
         mine = [self.nodes[member.node] for member in latest.members]
-        return all(n.alive and n.running == latest and n.machine.phase in LIVE for n in mine)
+        return all(n.alive and n.runs(latest) and n.machine.phase in LIVE for n in mine)
 
     def describe(self) -> str:
         """Tell where everybody stands."""
