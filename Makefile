@@ -30,7 +30,7 @@ demo: setup
 	$(BIN)/holdfast demo
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4
 
 # Needs root: real file systems that fill up, control groups that freeze.
 test-fleet: setup
