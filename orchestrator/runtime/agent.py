@@ -197,10 +197,12 @@ class Agent:
         """End everything: without a guard nobody would clean up after this agent."""
         if self._tether is not None and self._tether.is_cut():
             target = Target(self._place.marker, below=frozenset({os.getpid()}))
-            processes.sweep(target, limit=SWEEP_LIMIT)
-            proof = {"at": time.time(), "by": "agent", "why": "the guard died"}
-            write_json(self._place.gone, {**proof, "agent": self._nonce})
-            os._exit(1)
+            try:
+                processes.sweep(target, limit=SWEEP_LIMIT)
+                proof = {"at": time.time(), "by": "agent", "why": "the guard died"}
+                write_json(self._place.gone, {**proof, "agent": self._nonce})
+            finally:  # without the proof a sweep must say it
+                os._exit(1)
 
     def _hold_guard(self) -> None:
         deadline = self._machine.deadline
@@ -367,6 +369,12 @@ class Agent:
             with suppress(BadWordError):  # of another version: it counts as silence
                 self._feed(t.Heard(words.decode(body.get("word"))))
             return {}
+        try:
+            return self._answer_controller(ask, body)
+        except OSError as error:
+            raise TransientError(f"the node's disk refuses: {error}") from error
+
+    def _answer_controller(self, ask: object, body: dict[str, Any]) -> dict[str, Any]:
         self._check_token(body.get("token"))
         if ask == "status":
             return self._tell_status(body)
@@ -383,13 +391,10 @@ class Agent:
         """Refuse a controller that lost its lease; remember the highest token on disk."""
         if not isinstance(token, int) or isinstance(token, bool) or token < 0:
             raise PermanentError("a request of the controller carries its token")
-        try:
-            highest = read_token(self._place.home)
-            if token > highest:
-                with locked(self._place.home, limit=LOCK_LIMIT):
-                    highest = raise_token(self._place.home, token)
-        except OSError as error:
-            raise TransientError(f"the token cannot be kept: {error}") from error
+        highest = read_token(self._place.home)
+        if token > highest:
+            with locked(self._place.home, limit=LOCK_LIMIT):
+                highest = raise_token(self._place.home, token)
         if token < highest:
             raise PermanentError(f"token {token} is below {highest}, the highest seen here")
 

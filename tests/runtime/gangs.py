@@ -11,6 +11,7 @@ import textwrap
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,18 +78,20 @@ class Cluster:
 
     def start(self, *nodes: str) -> None:
         for node in nodes:
+            plain: dict[str, Any] = {
+                "command": (sys.executable, str(self.work / "job.py"), str(self.work)),
+                "stop_grace": 2.0,
+                "python": "/nonexistent/python",  # no store process: its own tests have it
+            }
             spec = AgentSpec(
                 node=node,
                 job="j",
                 attempt=1,
                 token=1,
                 key=self.key,
-                command=(sys.executable, str(self.work / "job.py"), str(self.work)),
                 workdir=str(self.work),
                 register=self.register_url,
-                stop_grace=2.0,
-                python="/nonexistent/python",  # no store process: its own tests have it
-                **self.spec,
+                **{**plain, **self.spec},
             )
             said = launch.start(self.home(node), spec)
             self.seats[node] = Member(node, said["host"], said["port"])
@@ -134,11 +137,7 @@ class Cluster:
     def wait_running(self, nodes: str, number: int, limit: float = 20.0) -> list[RankReport]:
         found = []
         for node in nodes:
-            rank = wait_for(
-                lambda node=node: self.running(node, number),  # type: ignore[misc]
-                limit=limit,
-                pause=0.02,
-            )
+            rank = wait_for(partial(self.running, node, number), limit=limit, pause=0.02)
             assert rank is not None
             found.append(rank)
         return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -10,10 +11,12 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import PermanentError
+from orchestrator.runtime import grants
 from orchestrator.runtime.lineage import Cause
+from orchestrator.runtime.place import Place
 from orchestrator.runtime.reports import Stage
 from tests.runtime.gangs import Cluster, cluster
-from tests.runtime.trees import wait_for
+from tests.runtime.trees import marked, wait_for
 
 pytestmark = pytest.mark.system
 
@@ -118,3 +121,49 @@ def test_without_a_register_a_gang_waits_for_a_new_grant(tmp_path: Path) -> None
 
         gang.give(gang.grant(2, "ab"), to="ab")
         gang.wait_running("ab", 2)
+
+
+def test_an_agent_whose_guard_is_killed_ends_its_ranks_and_itself(gang: Cluster) -> None:
+    gang.start("a")
+    gang.give(gang.grant(1, "a"), to="a")
+    gang.wait_running("a", 1)
+    place = Place(gang.home("a"), "j.1")
+    said = json.loads(place.agent.read_text())
+
+    os.kill(said["guard_pid"], signal.SIGKILL)
+
+    wait_for(lambda: not marked(place))
+    assert "the guard died" in place.gone.read_text()
+
+
+def test_bad_requests_are_refused_and_nothing_else(gang: Cluster) -> None:
+    gang.start("a", "b")
+    with pytest.raises(PermanentError, match="nobody knows how to 'dance'"):
+        gang.ask("a", {"ask": "dance"})
+    with pytest.raises(PermanentError, match="members cannot be read"):
+        gang.ask("a", {"ask": "gone", "members": 3})
+    with pytest.raises(PermanentError, match="carries its token"):
+        gang.ask("a", {"ask": "status", "token": "high"})
+    assert "cannot be read" in gang.ask("a", {"ask": "grant", "grant": {}})["refused"]
+    other = grants.encode(gang.grant(1, "a", job="other"))
+    assert "it is for other.1" in gang.ask("a", {"ask": "grant", "grant": other})["refused"]
+    assert gang.ask("a", {"ask": "word", "word": {}}) == {}
+    seat = vars(gang.seats["b"])
+    assert gang.ask("a", {"ask": "gone", "members": [seat]}) == {"noted": 1}
+    assert gang.report("a").stage is Stage.IDLE
+
+
+def test_notes_are_told_until_they_are_confirmed(gang: Cluster) -> None:
+    gang.start("a")
+    first = gang.report("a")
+    assert [note.kind for note in first.notes] == ["agent-started"]
+    confirmed = gang.ask("a", {"ask": "status", "confirm": 1, "heard": first.at})
+    assert confirmed["notes"] == []
+
+
+def test_a_command_that_cannot_start_spends_its_budget(tmp_path: Path) -> None:
+    with cluster(tmp_path, command=("/nonexistent/program",), launch="command") as gang:
+        gang.start("a")
+        gang.give(gang.grant(1, "a", budget={"rank-exit": 1}), to="a")
+        report = gang.wait_stage("a", Stage.FAILED)
+        assert "cannot start" in report.failure["fingerprint"]
