@@ -64,6 +64,7 @@ IDLE_TICK = 0.25
 STORE_LIMIT = 30.0  #: seconds for the store process to import torch and listen
 LOCK_LIMIT = 0.05  #: seconds the loop may wait for the node's lock
 FAREWELL = 0.3  #: seconds for last replies and words to leave
+WARM_AFTER = 5.0  #: seconds after its ranks began that a member readies its store process
 GUARD_MARGIN = 1.0  #: seconds that the guard waits longer than the agent, which is gentler
 SWEEP_LIMIT = 10.0
 
@@ -92,6 +93,7 @@ class Agent:
         self._inbox: deque[t.Given] = deque()
         self._told: set[str] = set()  #: what was already told of the present generation
         self._fenced_at: float | None = None
+        self._warm_at = float("inf")  #: when the store process is started for the next repair
         self._why_end = ""
         self._said_deadline: float | None = None
         self._machine = Membership(self._terms(), boottime())
@@ -182,6 +184,9 @@ class Agent:
         self._mouth.tend()
         self._checkups.tend(time.monotonic())
         checkups.bury()
+        if time.monotonic() >= self._warm_at:
+            self._warm_at = float("inf")
+            self._warm_store()
         self._hold_guard()
         if self._why_end and self._machine.phase is Phase.CLEAR:
             self._exit = True
@@ -256,7 +261,7 @@ class Agent:
             self._warm_store()
 
     def _warm_store(self) -> None:
-        if self._spec.launch == "ranks":
+        if self._spec.launch == "ranks" and not self._store_bench.busy:
             self._store.start()
 
     def _read_register(self) -> None:
@@ -292,6 +297,7 @@ class Agent:
     def _start_ranks(self, generation: Generation) -> None:
         self._told.clear()
         self._fenced_at = None
+        self._warm_at = time.monotonic() + WARM_AFTER
         host, _, port = generation.store.rpartition(":")
         members = generation.members
         per_node = self._spec.ranks_per_node

@@ -57,6 +57,11 @@ class Bench:
         self._pending: deque[_Running] = deque()
         threading.Thread(target=self._work, name=name, daemon=True).start()
 
+    @property
+    def busy(self) -> bool:
+        """Whether a chore is under way."""
+        return bool(self._pending)
+
     def give(self, chore: Chore, failure: Callable[[str], t.Given]) -> t.Given | None:
         """Begin a chore; `failure` makes what is told if it takes too long.
 
