@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from orchestrator.core.nodes import JobName, NodeName
 from orchestrator.core.observations import (
@@ -21,7 +22,7 @@ from orchestrator.errors import HoldfastError, PermanentError, TransientError
 from orchestrator.observers.findings import parse_all
 from orchestrator.runtime import reports
 from orchestrator.runtime.reports import AgentReport
-from orchestrator.runtime.wire import call
+from orchestrator.runtime.wire import WireError, call
 
 ASK_LIMIT = 2.0  #: seconds an agent has to answer
 
@@ -35,6 +36,7 @@ class Asked:
     attempt: int
     address: AgentAddress | None  #: where it was last, if we know
     confirm: int  #: highest of its notes that the ledger holds
+    heard: float | None = None  #: `at` of its last report that the ledger holds
 
     @property
     def run(self) -> str:
@@ -51,7 +53,7 @@ def ask_agent(
     if asked.address is not None:
         try:
             return _seen(asked, _ask(asked, asked.address, key, token), now)
-        except TransientError as error:
+        except (TransientError, WireError) as error:  # its port may be somebody else's by now
             first_error = str(error)
         except PermanentError as error:
             return (AgentSilent(asked.node, asked.job, asked.attempt, now, str(error)),)
@@ -84,7 +86,9 @@ def _found(
 
 
 def _ask(asked: Asked, address: AgentAddress, key: str, token: int) -> AgentReport:
-    body = {"ask": "status", "token": token, "confirm": asked.confirm}
+    body: dict[str, Any] = {"ask": "status", "token": token, "confirm": asked.confirm}
+    if asked.heard is not None:
+        body["heard"] = asked.heard  # its clock for `stop_after` starts at an answer we kept
     report = reports.decode(call(address.host, address.port, key, body, timeout=ASK_LIMIT))
     if (report.node, report.job, report.attempt) != (asked.node, asked.job, asked.attempt):
         raise PermanentError(f"{asked.node}: another agent answered: {report.node} {report.job}")
