@@ -9,14 +9,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from orchestrator.core.fleet import Fleet
-from orchestrator.core.jobs import OVER, Attempt, AttemptState
+from orchestrator.core.jobs import OVER, AttemptState
 from orchestrator.core.nodes import ClusterName, JobName, NodeName, NodeState
-from orchestrator.core.observations import AgentSeen, Observation
+from orchestrator.core.observations import AgentSeen, Observation, RegisterSilent
 from orchestrator.daemon.bells import Bell
 from orchestrator.daemon.clock import Clock
 from orchestrator.daemon.pools import Pools
 from orchestrator.engines.api import AgentAddress
 from orchestrator.engines.site import Keys, Site
+from orchestrator.errors import HoldfastError
 from orchestrator.observers.inventory import list_machines
 from orchestrator.observers.probes import probe_node
 from orchestrator.observers.registers import read_register
@@ -85,37 +86,34 @@ class Eyes:
         self.pools.submit(site.cluster, f"probe {node}", work)
 
     def _read(self, job: JobName, fleet: Fleet) -> None:
-        register = self.register(job, fleet)
-
         def work() -> None:
-            self.post((read_register(register, job, self.clock.now()),))
+            now = self.clock.now()
+            try:  # opened here: one job's unusable URL must not end everybody's look
+                seen = read_register(self.register(job, fleet), job, now)
+            except HoldfastError as error:
+                seen = RegisterSilent(job, now, str(error))
+            self.post((seen,))
 
         self.pools.submit("registers", f"register {job}", work)
 
 
 def agents_to_ask(fleet: Fleet, recorded: Mapping[str, int]) -> Iterator[Asked]:
-    """Yield every agent that may be alive: seats, grants and beliefs of attempts not closed."""
+    """Yield every agent that was heard of and may be alive, of attempts not closed.
+
+    One that was never heard of is not asked: it is started again, which finds it, or swept.
+    """
     for attempt in fleet.attempts:
         if attempt.state is AttemptState.CLOSED:
             continue
-        for node in _nodes_of(attempt, fleet):
-            belief = fleet.beliefs.nodes.get(node)
-            agent = belief.agent(attempt.job, attempt.number) if belief else None
+        for node in sorted(fleet.nodes.keys() & fleet.beliefs.nodes.keys()):
+            agent = fleet.beliefs.nodes[node].agent(attempt.job, attempt.number)
             if agent is None or agent.gone_at is not None:
                 continue
             report = agent.report
             address = AgentAddress(report.host, report.port, report.agent) if report else None
             confirm = recorded.get(report.agent, 0) if report else 0
-            yield Asked(node, attempt.job, attempt.number, address, confirm)
-
-
-def _nodes_of(attempt: Attempt, fleet: Fleet) -> list[NodeName]:
-    key = (attempt.job, attempt.number)
-    nodes = {node.name for node in fleet.nodes.values() if (node.job, node.attempt) == key}
-    nodes |= {name for name, belief in fleet.beliefs.nodes.items() if belief.agent(*key)}
-    if attempt.grant is not None:
-        nodes |= set(attempt.grant.seats)
-    return sorted(nodes & fleet.nodes.keys())
+            heard = float(report.at) if report else None
+            yield Asked(node, attempt.job, attempt.number, address, confirm, heard)
 
 
 def nodes_to_probe(fleet: Fleet) -> Iterator[NodeName]:

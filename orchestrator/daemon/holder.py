@@ -10,6 +10,8 @@ import os
 import socket
 from pathlib import Path
 
+from orchestrator.runtime import processes
+
 
 def holder() -> str:
     """Return the name of this process."""
@@ -18,8 +20,9 @@ def holder() -> str:
 
 
 def _started(pid: int) -> str:
-    """Return field 22 of /proc/PID/stat (proc(5)): the process's start, in clock ticks."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    """Return the process's start in clock ticks; nothing if it has ended, be it a zombie still."""
+    process = processes.read(pid)
+    return "" if process is None or process.dead else str(process.started)
 
 
 def is_dead(name: str) -> bool:
@@ -32,5 +35,5 @@ def is_dead(name: str) -> bool:
         return True
     try:
         return _started(int(pid)) != started
-    except (OSError, ValueError):
+    except ValueError:
         return True

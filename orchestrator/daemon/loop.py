@@ -103,13 +103,15 @@ class Loop:
     _again_at: datetime | None = None
     _forget_at: float = 0.0
     _beliefs: Beliefs = field(default_factory=Beliefs)
-    _orders_seen: int = 0  #: numbers only grow; after a restart open orders are recorded again
+    _orders_seen: frozenset[int] = frozenset()  #: open ones; after a restart recorded again
+    _unsettled: list[Came] = field(default_factory=list)  #: kept until the ledger has them
 
     def first_look(self, token: int) -> None:
         """Look at everything once, then settle what the last controller left half-done."""
         now = self.clock.now()
         fleet = self.ledger.snapshot(now, self.clusters)
         self._beliefs = fleet.beliefs
+        self._unsettled.clear()  # of an earlier reign: settled below, with all the others
         for bell in (Bell.INVENTORY, Bell.AGENTS, Bell.REGISTERS, Bell.PROBES):
             self.eyes.look(bell, fleet, token)
         self._record(token, self._gather())
@@ -158,12 +160,16 @@ class Loop:
         return max(0.001, min([NAP_MAX, *waits]))
 
     def tick(self, token: int, messages: Sequence[Message]) -> None:
-        """Record what was seen, settle what came, decide, act."""
-        came = [message for message in messages if isinstance(message, Came)]
+        """Record what was seen, settle what came, decide, act.
+
+        Where the ledger fails in between, observations may be lost (they are seen again), but
+        never an outcome: nothing else would end its intent.
+        """
+        self._unsettled += [message for message in messages if isinstance(message, Came)]
         seen = [one for m in messages if isinstance(m, Saw) for one in m.observations]
-        seen += [one for message in came for one in message.seen]
+        seen += [one for message in self._unsettled for one in message.seen]
         self._record(token, seen)
-        self._settle(token, came)
+        self._settle(token)
         fleet = self._decide(token)
         for bell in {message for message in messages if isinstance(message, Bell)}:
             self.eyes.look(bell, fleet, token)
@@ -178,18 +184,20 @@ class Loop:
             self._forget_at = elapsed + (0.0 if forgotten else FORGET_EVERY)
 
     def _record(self, token: int, seen: list[Observation]) -> None:
-        fresh = [one for one in self.ledger.orders_open() if one.number > self._orders_seen]
+        waiting = self.ledger.orders_open()  # a lower number may become visible after a higher one
+        fresh = [one for one in waiting if one.number not in self._orders_seen]
         if seen or fresh:
             now = self.clock.now()
             after = self.ledger.record(token, [*seen, *fresh], now, assess)
             self._beliefs = after
             self.eyes.remember(seen)
-            self._orders_seen = max([self._orders_seen, *(order.number for order in fresh)])
+        self._orders_seen = frozenset(order.number for order in waiting)
 
-    def _settle(self, token: int, came: Sequence[Came]) -> None:
-        for one in came:
-            now = self.clock.now()
+    def _settle(self, token: int) -> None:
+        while self._unsettled:
+            one, now = self._unsettled[0], self.clock.now()
             self.ledger.settle(token, one.key, now, ok=one.ok, text=one.text, data={})
+            del self._unsettled[0]
             if one.ok:
                 self.backoff.succeeded(one.key)
             else:
@@ -222,12 +230,13 @@ class Loop:
         now = self.clock.now()
         if self.backoff.holds(key(decision), now):
             return
+        pool = pool_of(decision, fleet)
         intent = self.ledger.intend(token, decision, now, now + self.policy.intent_limit)
         if intent is not None:
             LOG.info("%s", explain(decision))
-            self._carry_out(token, intent, fleet)
+            self._carry_out(token, intent, fleet, pool)
 
-    def _carry_out(self, token: int, intent: Intent, fleet: Fleet) -> None:
+    def _carry_out(self, token: int, intent: Intent, fleet: Fleet, pool: str) -> None:
         def work() -> None:
             try:
                 done = self.hands.carry_out(intent.decision, fleet, token)
@@ -238,7 +247,6 @@ class Loop:
                 LOG.exception("%s", explain(intent.decision))
                 self.inbox.put(Came(intent.key, False, f"{type(error).__name__}: {error}"))
 
-        pool = pool_of(intent.decision, fleet)
         if not self.eyes.pools.submit(pool, f"act {intent.key}", work):
             text = "not begun: the daemon is stopping, or the same is still under way"
             self.inbox.put(Came(intent.key, False, text))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+LOG = logging.getLogger("holdfast")
 WORKERS = 8  #: threads per pool
 
 
@@ -16,11 +18,11 @@ class Pools:
         """Start with no pool; each is made when it is first used."""
         self._pools: dict[str, ThreadPoolExecutor] = {}
         self._under_way: set[str] = set()
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self._closed = False
 
     def submit(self, pool: str, key: str, work: Callable[[], None]) -> bool:
-        """Run `work` in `pool`; False if work with this key is still under way."""
+        """Run `work` in `pool`; False if it cannot be begun, or the same key is still under way."""
         with self._lock:
             if self._closed or key in self._under_way:
                 return False
@@ -33,18 +35,32 @@ class Pools:
         def run() -> None:
             try:
                 work()
-            finally:
-                with self._lock:
-                    self._under_way.discard(key)
+            except Exception:  # a bug: whoever waits for a result sees none, so it is told here
+                LOG.exception("%s failed", key)
 
-        executor.submit(run)
+        try:
+            executor.submit(run).add_done_callback(lambda _: self._ended(key))
+        except RuntimeError as error:  # closed just now, or no thread can be started
+            LOG.warning("%s cannot be begun: %s", key, error)
+            self._ended(key)
+            return False
         return True
+
+    def _ended(self, key: str) -> None:
+        with self._lock:
+            self._under_way.discard(key)
+            self._lock.notify_all()
 
     @property
     def idle(self) -> bool:
         """Say whether nothing is under way."""
         with self._lock:
             return not self._under_way
+
+    def wait(self, limit: float) -> bool:
+        """Wait at most `limit` seconds until nothing is under way; say whether that came true."""
+        with self._lock:
+            return self._lock.wait_for(lambda: not self._under_way, limit)
 
     def close(self) -> None:
         """Take no more work, drop what has not begun, and let running calls reach their limits."""

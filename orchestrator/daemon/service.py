@@ -25,6 +25,7 @@ LOG = logging.getLogger("holdfast")
 LEASE = timedelta(seconds=20)
 RENEW_BELOW = 16.0  #: seconds left; more than a provider's call may take (actuators.hands)
 ERROR_PAUSE = 1.0  #: seconds after a tick that failed
+STOP_WAIT = 3.0  #: seconds that calls under way get to end before the lease is kept on purpose
 
 
 class Lease:
@@ -86,14 +87,18 @@ class Service:
         signal.signal(signal.SIGTERM, self.stop)
         signal.signal(signal.SIGINT, self.stop)
         while not self._stop.is_set():
-            if not self._lease.take():
-                notify("STATUS=another daemon holds the lease; waiting")
-                self._stop.wait(1.0)
-                continue
             try:
-                self._reign()
+                if self._lease.take():
+                    self._reign()
+                else:
+                    # Ready, as far as systemd is concerned: it would kill one that is not.
+                    notify("READY=1\nWATCHDOG=1\nSTATUS=another daemon holds the lease; waiting")
+                    self._stop.wait(1.0)
             except StaleTokenError as error:
                 LOG.warning("lost the lease: %s", error)
+            except TransientError as error:
+                LOG.warning("the ledger does not answer: %s", error)
+                self._stop.wait(ERROR_PAUSE)
 
     def _reign(self) -> None:
         token = self._lease.token
@@ -104,18 +109,29 @@ class Service:
         notify(f"READY=1\nSTATUS=acting with token {token}")
         try:
             while not self._stop.is_set():
-                self._lease.renew()
                 self._turn(token)
                 notify("WATCHDOG=1")
         finally:
             bells.stop()
         notify("STOPPING=1")
-        self._loop.eyes.pools.close()
-        self._lease.release()
+        self._leave()
         LOG.info("stopped; the training goes on")
+
+    def _leave(self) -> None:
+        """Give the lease back, unless a call is still under way: a provider compares no tokens.
+
+        Then it ends with this process, which outlives its calls.
+        """
+        pools = self._loop.eyes.pools
+        pools.close()
+        if pools.wait(STOP_WAIT):
+            self._lease.release()
+        else:
+            LOG.info("calls are still under way: the lease is not given back before they end")
 
     def _turn(self, token: int) -> None:
         try:
+            self._lease.renew()
             self._loop.turn(token)
         except StaleTokenError:
             raise
