@@ -44,10 +44,24 @@ class Memory(dict[int, dict[str, Any]]):
         super().__setitem__(number, state)
         self._changed.add(number)
 
-    def take_changed(self) -> dict[int, dict[str, Any]]:
-        """Return what changed since the last call."""
-        numbers, self._changed = self._changed, set()
-        return {number: self[number] for number in sorted(numbers)}
+    def changed(self) -> tuple[int, ...]:
+        """Return the incidents whose state must still be kept."""
+        return tuple(sorted(self._changed.copy()))  # the pool may add one at any moment
+
+    def take(self, number: int) -> dict[str, Any]:
+        """Return what to keep of a changed incident; what changes from now on is a change anew."""
+        self._changed.discard(number)
+        return self[number]
+
+    def put_back(self, number: int) -> None:
+        """Note that it could not be kept, and is still to be."""
+        self._changed.add(number)
+
+    def reload(self, known: dict[int, dict[str, Any]]) -> None:
+        """Begin again with what the ledger keeps: another daemon may have told since."""
+        self.clear()
+        self.update(known)
+        self._changed.clear()
 
 
 @dataclass(slots=True)
@@ -70,14 +84,13 @@ class Teller:
     lease_left: Callable[[], float]  #: seconds
     _open: dict[int, Incident] = field(default_factory=dict)
     _queue: deque[Waiting] = field(default_factory=deque)
-    _begun: bool = False
+    _reign: int = 0  #: token under which `_open` and the memory were read
 
     def __call__(self, token: int, now: datetime) -> None:
         """Find what is new, hand it to the pool, and keep what the sinks remembered."""
-        if not self._begun:
-            self._begun, self._open = True, self._told_before()
-        for number, state in self.memory.take_changed().items():
-            self.ledger.remember_alert(token, number, state)
+        if token != self._reign:
+            self._begin(token)
+        self._keep(token)
         open_now = {one.number: one for one in self.ledger.incidents(open_only=True)}
         for number, incident in open_now.items():
             if number not in self._open:
@@ -90,6 +103,20 @@ class Teller:
         if self._queue:
             self.pools.submit("alerts", "alerts", lambda: self._tell(now))
 
+    def _begin(self, token: int) -> None:
+        """Begin with what the ledger knows: it is a new reign, maybe after another daemon's."""
+        self._queue.clear()
+        self.memory.reload(self.ledger.alert_states())
+        self._reign, self._open = token, self._told_before()
+
+    def _keep(self, token: int) -> None:
+        for number in self.memory.changed():
+            try:
+                self.ledger.remember_alert(token, number, self.memory.take(number))
+            except HoldfastError:
+                self.memory.put_back(number)
+                raise
+
     def _told_before(self) -> dict[int, Incident]:
         """Return the incidents whose opening was told and whose end was not: it may be over now."""
         told = {number for number, state in self.memory.items() if not state.get("over")}
@@ -101,18 +128,24 @@ class Teller:
         """Tell what waits. Sinks cannot compare tokens: only with enough time left on the lease."""
         if self.lease_left() < TELL_LIMIT:
             return
+        held: set[int] = set()  # incidents of which something waits: their end must not overtake
         for _ in range(len(self._queue)):
             waiting = self._queue.popleft()
-            if waiting.not_before is not None and waiting.not_before > now:
+            number = waiting.alert.number
+            early = waiting.not_before is not None and waiting.not_before > now
+            if early or number in held:
+                held.add(number)
                 self._queue.append(waiting)
                 continue
             try:
                 self.desk.tell(waiting.alert)
                 self._note_end(waiting.alert)
             except TransientError as error:
+                held.add(number)
                 self._later(waiting, error, now)
             except HoldfastError as error:
                 LOGGER.warning("an alert cannot be told: %s", error)
+                self._note_end(waiting.alert)
 
     def _note_end(self, told: Alert) -> None:
         if told.kind is Kind.CLOSED:
@@ -122,6 +155,7 @@ class Teller:
         waiting.tries += 1
         if waiting.tries >= TRIES_MAX:
             LOGGER.error("an alert is given up after %d tries: %s", waiting.tries, error)
+            self._note_end(waiting.alert)
             return
         pause = RETRY if error.retry_after is None else timedelta(seconds=error.retry_after)
         waiting.not_before = now + pause
