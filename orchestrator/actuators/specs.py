@@ -47,8 +47,9 @@ def wire_grant(fleet: Fleet, attempt: Attempt, token: int) -> Grant:
     addresses = dict(seats.addresses)
 
     def member(node: NodeName) -> Member:
-        host, _, rest = addresses[node].rpartition(":")
-        return Member(node, host, int(rest.partition("#")[0]))
+        where, _, _ = addresses[node].partition("#")  # the nonce behind it is the agent's word
+        host, _, port = where.rpartition(":")
+        return Member(node, host, int(port))
 
     return Grant(
         job=attempt.job,

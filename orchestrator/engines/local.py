@@ -38,12 +38,16 @@ class LocalEngine:
         """Say what of `run` is on the node."""
         said = self._launch(node, ["find", "--run", run], limit=LOOK_LIMIT)
         agent = None if said.get("agent") is None else _address(said["agent"])
-        return Found(agent, said.get("gone"), str(said.get("boot_id", "")))
+        gone = None if said.get("gone") is None else _object(node, said["gone"])
+        return Found(agent, gone, str(said.get("boot_id", "")))
 
     def sweep(self, node: str, run: str, token: int) -> dict[str, Any]:
         """Kill what is left of `run` on the node and return the proof."""
         argv = ["sweep", "--run", run, "--token", str(token)]
-        return self._launch(node, argv, limit=START_LIMIT)
+        proof = self._launch(node, argv, limit=START_LIMIT)
+        if not proof.get("by"):
+            raise TransientError(f"{node}: launch sweep said nothing that proves an end")
+        return proof
 
     def _launch(
         self, node: str, argv: Sequence[str], *, stdin: bytes = b"", limit: float
@@ -53,23 +57,30 @@ class LocalEngine:
         command = [sys.executable, "-m", "orchestrator.runtime.launch", verb, "--home", home, *rest]
         ended = self._run(node)(command, stdin=stdin, limit=limit)
         if ended.code != 0:
-            raise PermanentError(f"{node}: launch {verb}: {_reason(ended.err)}")
+            kind = TransientError if ended.code == TransientError.exit_code else PermanentError
+            raise kind(f"{node}: launch {verb}: {_reason(ended.err)}")
         try:
-            return dict(json.loads(ended.out))
-        except (ValueError, TypeError) as error:
+            return _object(node, json.loads(ended.out))
+        except (ValueError, RecursionError) as error:
             raise TransientError(f"{node}: launch {verb} said no JSON: {error}") from error
 
 
-def _address(said: dict[str, Any]) -> AgentAddress:
-    try:
-        return AgentAddress(str(said["host"]), int(said["port"]), str(said["agent"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise TransientError(f"no agent's address in {said!r:.200}") from error
+def _object(node: str, said: object) -> dict[str, Any]:
+    if not isinstance(said, dict):
+        raise TransientError(f"{node}: launch said no JSON object: {said!r:.200}")
+    return said
+
+
+def _address(said: object) -> AgentAddress:
+    match said:
+        case {"host": str(host), "port": int(port), "agent": str(agent)} if 0 < port < 65536:
+            return AgentAddress(host, port, agent)
+    raise TransientError(f"no agent's address in {said!r:.200}")
 
 
 def _reason(err: bytes) -> str:
     text = err.decode(errors="replace").strip()
     try:
         return str(json.loads(text.splitlines()[-1])["error"])
-    except (ValueError, KeyError, IndexError, TypeError):
+    except (ValueError, KeyError, IndexError, TypeError, RecursionError):
         return text[-500:] or "no reason given"
