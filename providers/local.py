@@ -94,6 +94,9 @@ class LocalProvider:
         write_atomically(home / "kernel.log", b"")
         boot_id = secrets.token_hex(8)
         _write(home, {**machine, "power": Power.RUNNING.value, "boot_id": boot_id})
+        if (self._folder / LOST).exists():  # lost while it started
+            cut_power(home)
+            raise TransientError(f"cluster {self._folder.name} has no power: {node} went down")
         return boot_id
 
 
@@ -105,7 +108,9 @@ def read_machine(home: Path) -> dict[str, object] | None:
         return None
     except ValueError as error:
         raise TransientError(f"{home / 'machine.json'} cannot be read: {error}") from error
-    return dict(body)
+    if not isinstance(body, dict) or not body.keys() >= {"id", "serial", "power", "boot_id"}:
+        raise TransientError(f"{home / 'machine.json'} does not describe a machine")
+    return body
 
 
 def is_running(home: Path) -> bool:
