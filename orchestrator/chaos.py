@@ -90,7 +90,10 @@ class Chaos:
             Fault.LOSE_CLUSTER: self._lose_cluster,
             Fault.KILL_CONTROLLER: self._kill_controller,
         }
-        return acts[fault](job, target)
+        try:
+            return acts[fault](job, target)
+        except ProcessLookupError as error:
+            raise UserError(f"the process ended by itself before {fault} could hit it") from error
 
     def _signal(self, fault: Fault, job: str, target: str | None, number: int) -> Injected:
         rank = self._choose(job, target)
@@ -128,9 +131,9 @@ class Chaos:
         return Injected(Fault.CORRUPT_CHECKPOINT, part, rank.pid, at)
 
     def _lose_cluster(self, job: str, target: str | None) -> Injected:
-        folder = self.state / "clusters" / target if target else self._choose(job).home.parent
-        if not folder.is_dir():
+        if target is not None and target not in {home.parent.name for home in self._homes()}:
             raise UserError(f"there is no local cluster {target}")
+        folder = self.state / "clusters" / target if target else self._choose(job).home.parent
         nodes = local.node_folders(folder)
         at = time.time()
         local.lose(folder, nodes)
@@ -142,10 +145,10 @@ class Chaos:
         if body is None:
             raise UserError(f"no daemon has run in {self.state}")
         pid, at = int(body["pid"]), time.time()
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError as error:
-            raise UserError(f"the daemon (pid {pid}) does not run") from error
+        process, started = processes.read(pid), str(body["holder"]).rpartition("/")[2]
+        if process is None or process.dead or str(process.started) != started:
+            raise UserError(f"the daemon (pid {pid}) does not run")  # whoever has its number now
+        processes.send(process, signal.SIGKILL)
         return Injected(Fault.KILL_CONTROLLER, "controller", pid, at)
 
     def _choose(self, job: str, target: str | None = None) -> Rank:
@@ -163,7 +166,7 @@ class Chaos:
 
 def flip_a_byte(url: str, commit: Commit, dice: random.Random) -> str:
     """Flip one bit in one byte of a part of a commit, as failing storage would; name the part."""
-    root = Path(url.removeprefix("file://"))
+    root = Path(open_store(url).place)
     parts = json.loads((root / commit.manifest).read_bytes())["parts"]
     part = dice.choice(parts)
     path = root / part["key"]

@@ -64,7 +64,7 @@ class Director:
         fault, at_step = self.script[0], self.troupe.watch.done
         try:
             injected = self.chaos.inject(fault, JOB)
-        except (UserError, ProcessLookupError):
+        except UserError:
             return None  # the gang was just re-forming by itself: try again at the next turn
         self.script.pop(0)
         self.broken.append(Broken(injected, at_step))

@@ -74,6 +74,8 @@ def _facts(wishes: Wishes, calm: Played, rough: Played) -> dict[str, Any]:
 
 
 def _clear(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file; choose another --out")
     if out.exists() and any(out.iterdir()):
         if not (out / MARK).exists():
             raise UserError(f"{out} is not empty and not a demo's folder; choose another --out")

@@ -54,9 +54,9 @@ class Watch:
         self._read[path] = start + len(whole) + len(newline)
         node, run = path.parents[2].name, path.parent.name
         for line in whole.splitlines():
-            body = json.loads(line)
-            if body.get("step") is not None:
-                yield Beat(node, run, body["rank"], body["step"], body["at"], body.get("loss"))
+            beat = _beat(node, run, line)
+            if beat is not None:
+                yield beat
 
     @property
     def done(self) -> int:
@@ -86,9 +86,9 @@ class Watch:
 
     def repeated(self, start: float, end: float) -> int:
         """Count the steps done again between two moments: a step counts once however many ranks."""
-        before = {beat.step for beat in self.beats if beat.at <= start}
-        after = {beat.step for beat in self.beats if start < beat.at <= end}
-        return len(before & after)
+        before = {(beat.rank, beat.step) for beat in self.beats if beat.at <= start}
+        after = {(beat.rank, beat.step) for beat in self.beats if start < beat.at <= end}
+        return len({step for _, step in before & after})
 
     def losses(self) -> dict[int, float]:
         """Return the last loss that rank 0 told of each step."""
@@ -109,3 +109,16 @@ class Watch:
             if later[0] == earlier[0] + 1 and later[1] > earlier[1]
         )
         return gaps[len(gaps) // 2] if gaps else 0.0
+
+
+def _beat(node: str, run: str, line: bytes) -> Beat | None:
+    """Read one line; None if it tells no step, or lost its end when the node lost its power."""
+    try:
+        body = json.loads(line)
+    except ValueError:
+        return None
+    match body:
+        case {"rank": int(rank), "step": int(step), "at": float(at) | int(at)}:
+            return Beat(node, run, rank, step, at, body.get("loss"))
+        case _:
+            return None
