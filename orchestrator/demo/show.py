@@ -14,7 +14,7 @@ from orchestrator.core.jobs import JobState
 from orchestrator.demo.account import account, as_json, ettr, save_losses
 from orchestrator.demo.director import RESTART_AFTER, Director
 from orchestrator.demo.figures import draw
-from orchestrator.demo.stage import Stage
+from orchestrator.demo.stage import Stage, policy_text
 from orchestrator.demo.troupe import Troupe
 from orchestrator.errors import PermanentError, UserError
 from orchestrator.runtime.weights import weights_digest
@@ -50,6 +50,7 @@ class Played:
 def play(wishes: Wishes, say: Say, progress: Callable[[str, int], None]) -> dict[str, Any]:
     """Run the whole demo and return its result; `say` gets sentences, `progress` steps done."""
     _clear(wishes.out)
+    say(f"Three local clusters of three nodes. Their policy, no special code:\n{policy_text()}")
     calm = _play(wishes, "undisturbed", say, lambda step: progress("undisturbed", step))
     rough = _play(wishes, "disturbed", say, lambda step: progress("disturbed", step))
     assert rough.director is not None

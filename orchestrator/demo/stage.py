@@ -102,6 +102,11 @@ def fleet_file() -> dict[str, Any]:
     }
 
 
+def policy_text() -> str:
+    """Return the policy as it stands in the file."""
+    return yaml.safe_dump({"policy": POLICY}, sort_keys=False, default_flow_style=False)
+
+
 def write_yaml(path: Path, body: dict[str, Any]) -> None:
     """Write a file that people will read."""
     path.write_text(yaml.safe_dump(body, sort_keys=False, default_flow_style=None, width=100))
