@@ -184,7 +184,7 @@ def _ranks_of(home: Path, job: str) -> list[Rank]:
     found = []
     for folder in sorted((home / "attempts").glob(f"{job}.*/")):
         agent = read_json(folder / "agent.json")
-        if agent is not None:
+        if agent is not None and folder.name.rpartition(".")[0] == job:  # names may hold dots
             marker = Place(home, folder.name).marker
             found += [
                 Rank(home.name, home, folder.name, int(env["RANK"]), child.pid)

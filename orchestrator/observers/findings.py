@@ -59,7 +59,7 @@ def parse_output(out: bytes) -> tuple[tuple[Finding, ...], bool]:
     for line in out.decode(errors="replace").splitlines()[: FINDINGS_MAX + 1]:
         try:
             body = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(body, dict) and isinstance(body.get("coverage"), dict):
             complete = _covers(body["coverage"])
@@ -75,7 +75,7 @@ def _covers(coverage: Mapping[str, Any]) -> bool:
     try:
         done = sum(count(coverage[name]) for name in ("passed", "failed", "skipped"))
         return count(coverage["expected"]) == done
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return False
 
 
