@@ -61,3 +61,40 @@ def test_a_closed_pool_takes_no_work() -> None:
     pools = Pools()
     pools.close()
     assert not pools.submit("ash", "key", lambda: None)
+
+
+def test_work_that_fails_is_told_in_the_log(pools: Pools, caplog: pytest.LogCaptureFixture) -> None:
+    def fails() -> None:
+        raise ZeroDivisionError("a bug")
+
+    pools.submit("ash", "agent a-1", fails)
+    assert pools.wait(10)
+    assert "agent a-1 failed" in caplog.text
+
+
+def test_work_that_was_dropped_at_the_end_is_not_waited_for(pools: Pools) -> None:
+    release = threading.Event()
+
+    def hangs() -> None:
+        release.wait(10)
+
+    for number in range(20):
+        pools.submit("ash", f"agent {number}", hangs)
+    pools.close()
+    assert not pools.wait(0.01)
+    release.set()
+    assert pools.wait(10)
+    assert pools.idle
+
+
+def test_a_key_is_free_again_when_its_work_cannot_be_begun(
+    pools: Pools, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_thread(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_thread)
+        assert not pools.submit("ash", "key", lambda: None)
+    assert pools.idle
+    assert pools.submit("birch", "key", lambda: None)
