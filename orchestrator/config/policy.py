@@ -21,7 +21,7 @@ MEANINGS: dict[str, str] = {
     "explicit": "detectors whose CRITICAL finding alone evicts a node; replaces the built-in list",
     "observe": "detectors of `explicit` that only report (a new rule, tried out)",
     "burn_in": "duration: healthy time before a node is trusted",
-    "probe_every": "duration: between two health looks of the controller at a node",
+    "probe_every": "duration: between two health looks of the controller at an idle node",
     "look_every": "duration: between two looks at agents and registers",
     "inventory_every": "duration: between two listings of a provider's machines",
     "silence_max": "duration: a node unreachable for longer is an incident",

@@ -23,13 +23,18 @@ class Bell(StrEnum):
     PROBES = "probes"
 
 
+BURN_IN_PROBES = 3  #: a burn-in is looked at so often at least, however short it is
+SHORTEST = timedelta(milliseconds=200)  #: between two rings; a probe costs processor time
+
+
 def rhythm(policy: Policy) -> dict[Bell, timedelta]:
-    """Say how often each bell rings."""
+    """Say how often each bell rings. `PROBES` rings for nodes in burn-in; others are due less."""
+    burn_in = max(policy.burn_in / BURN_IN_PROBES, SHORTEST)
     return {
         Bell.AGENTS: policy.look_every,
         Bell.REGISTERS: policy.look_every,
         Bell.INVENTORY: policy.inventory_every,
-        Bell.PROBES: policy.probe_every,
+        Bell.PROBES: min(policy.probe_every, burn_in),
     }
 
 

@@ -47,7 +47,15 @@ def build_service(settings: Settings) -> Service:
     lease = Lease(ledger, holder(), clock, is_dead)
     loop = Loop(
         ledger=ledger,
-        eyes=Eyes(sites, keys, pools, clock, lambda seen: inbox.put(Saw(seen)), registers),
+        eyes=Eyes(
+            sites=sites,
+            keys=keys,
+            pools=pools,
+            clock=clock,
+            post=lambda seen: inbox.put(Saw(seen)),
+            register=registers,
+            probe_every=settings.core_policy.probe_every,
+        ),
         hands=Hands(sites, keys, registers, lease.left),
         policy=settings.core_policy,
         clusters=core_clusters(settings, sites),

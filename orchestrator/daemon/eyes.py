@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 from orchestrator.core.fleet import Fleet
 from orchestrator.core.jobs import OVER, AttemptState
@@ -37,6 +38,7 @@ class Eyes:
     clock: Clock
     post: Post
     register: Callable[[JobName, Fleet], Register]
+    probe_every: timedelta
     recorded: dict[str, int] = field(default_factory=dict)  #: agent nonce -> highest note
 
     def look(self, bell: Bell, fleet: Fleet, token: int) -> None:
@@ -49,7 +51,7 @@ class Eyes:
                 for asked in agents_to_ask(fleet, self.recorded):
                     self._ask(fleet.nodes[asked.node].cluster, asked, token)
             case Bell.PROBES:
-                for node in nodes_to_probe(fleet):
+                for node in nodes_to_probe(fleet, self.probe_every):
                     self._probe(fleet, node)
             case Bell.REGISTERS:
                 for job in registers_to_read(fleet):
@@ -116,11 +118,17 @@ def agents_to_ask(fleet: Fleet, recorded: Mapping[str, int]) -> Iterator[Asked]:
             yield Asked(node, attempt.job, attempt.number, address, confirm, heard)
 
 
-def nodes_to_probe(fleet: Fleet) -> Iterator[NodeName]:
-    """Yield the nodes whose health no agent reports: idle ones, and those earning trust."""
-    idle = {NodeState.BURN_IN, NodeState.PROBATION, NodeState.SPARE, NodeState.QUARANTINED}
+def nodes_to_probe(fleet: Fleet, every: timedelta) -> Iterator[NodeName]:
+    """Yield the nodes whose health no agent reports and whose probe is due.
+
+    Those in burn-in are always due: they wait for it. The others once within `every`.
+    """
+    idle = {NodeState.PROBATION, NodeState.SPARE, NodeState.QUARANTINED}
     for name, node in sorted(fleet.nodes.items()):
-        if node.state in idle:
+        belief = fleet.beliefs.nodes.get(name)
+        last = belief.probed_at if belief else None
+        due = last is None or fleet.now >= last + every
+        if node.state is NodeState.BURN_IN or (node.state in idle and due):
             yield name
 
 

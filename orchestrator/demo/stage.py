@@ -22,7 +22,7 @@ POLICY: dict[str, Any] = {
     "burn_in": "3s",
     "patience": "5s",
     "look_every": "400ms",
-    "probe_every": "1500ms",
+    "probe_every": "10s",
     "inventory_every": "1500ms",
     "silence_max": "10s",
     "seat_wait": "10s",
@@ -98,7 +98,7 @@ def fleet_file() -> dict[str, Any]:
         "state": "state",
         "clusters": [{"name": name, "provider": "local", "nodes": NODES} for name in CLUSTERS],
         "policy": POLICY,
-        "health": {"expect_gpus": 0, "every": "1s", "limit": "10s"},
+        "health": {"expect_gpus": 0, "every": "2s", "limit": "10s"},
     }
 
 

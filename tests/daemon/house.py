@@ -201,7 +201,13 @@ class House:
         sites, keys, self.pools = {site.cluster: site}, Keys(self.folder / "secret"), Pools()
         self.inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self.eyes = Eyes(
-            sites, keys, self.pools, self.clock, lambda seen: self.inbox.put(Saw(seen)), _register
+            sites=sites,
+            keys=keys,
+            pools=self.pools,
+            clock=self.clock,
+            post=lambda seen: self.inbox.put(Saw(seen)),
+            register=_register,
+            probe_every=self.policy.probe_every,
         )
         self.loop = Loop(
             ledger=self.ledger,

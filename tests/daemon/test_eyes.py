@@ -62,10 +62,29 @@ def test_an_agent_is_asked_where_it_answered_last_and_hears_what_was_recorded() 
 
 def test_only_nodes_that_no_agent_speaks_for_are_probed() -> None:
     fleet = running().fleet
-    probed = set(nodes_to_probe(fleet))
+    probed = set(nodes_to_probe(fleet, timedelta(0)))
     idle = {NodeState.BURN_IN, NodeState.PROBATION, NodeState.SPARE, NodeState.QUARANTINED}
     assert probed == {name for name, node in fleet.nodes.items() if node.state in idle}
     assert probed.isdisjoint(asked(fleet))
+
+
+def test_a_spare_is_probed_once_in_a_while_and_a_burn_in_whenever_it_may() -> None:
+    fleet = running().fleet
+    name = next(one for one, node in fleet.nodes.items() if node.state is NodeState.SPARE)
+    probed_at = fleet.beliefs.nodes[name].probed_at
+    assert probed_at is not None
+    early = replace(fleet, now=probed_at + timedelta(seconds=59))
+    due = replace(fleet, now=probed_at + timedelta(seconds=60))
+    minute = timedelta(minutes=1)
+    assert name not in set(nodes_to_probe(early, minute))
+    assert name in set(nodes_to_probe(due, minute))
+    earning = {name: replace(fleet.nodes[name], state=NodeState.BURN_IN)}
+    assert name in set(nodes_to_probe(replace(early, nodes=earning), minute))
+
+
+def test_a_short_burn_in_is_looked_at_often_enough_to_end() -> None:
+    policy = replace(QUICK, burn_in=timedelta(seconds=3), probe_every=timedelta(minutes=1))
+    assert rhythm(policy)[Bell.PROBES] == timedelta(seconds=1)
 
 
 def test_registers_are_read_until_their_job_is_over() -> None:

@@ -23,7 +23,7 @@ POLICY: dict[str, Any] = {
     "burn_in": "1s",
     "patience": "5s",
     "look_every": "300ms",
-    "probe_every": "700ms",
+    "probe_every": "10s",
     "inventory_every": "1s",
     "silence_max": "10s",
     "seat_wait": "10s",
