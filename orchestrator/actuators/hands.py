@@ -37,7 +37,7 @@ from orchestrator.errors import HoldfastError, PermanentError, TransientError
 from orchestrator.observers.registers import register_seen
 from orchestrator.observers.reports import Asked, ask_agent
 from orchestrator.runtime import grants
-from orchestrator.runtime.lineage import Fence, Record
+from orchestrator.runtime.lineage import Fence, Lineage, Record
 from orchestrator.runtime.register import Overtaken, Register
 from orchestrator.runtime.wire import call
 
@@ -91,7 +91,9 @@ class Hands:
         for _ in range(FENCE_TRIES):
             if lineage.attempt >= decision.attempt:
                 break  # it may be ours, from before a restart
-            answer = register.append(_fence(decision, token, by), lineage)
+            make = _fence(decision, token, by)
+            _would_count(lineage, make(lineage.next_seq))
+            answer = register.append(make, lineage)
             lineage = answer.lineage if isinstance(answer, Overtaken) else register.read()
         fence = lineage.fence
         if fence is None or (fence.attempt, fence.by) != (decision.attempt, by):
@@ -179,6 +181,13 @@ def _fence(decision: AppendFence, token: int, by: str) -> Callable[[int], Record
         return Fence(seq, nonce, token, decision.attempt, time.time(), by)
 
     return make
+
+
+def _would_count(lineage: Lineage, record: Record) -> None:
+    """Raise `PermanentError` if a record would be void: the register keeps such ones for ever."""
+    after = lineage.then(record)
+    if len(after.void) > len(lineage.void):
+        raise PermanentError(f"a fence would be void: {after.void[-1].reason}")
 
 
 def _attempt(fleet: Fleet, job: JobName, number: int) -> Attempt:
