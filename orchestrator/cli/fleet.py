@@ -58,7 +58,7 @@ def _show_page(page: dict[str, Any]) -> None:
     from orchestrator.cli.views import CLUSTER_COLUMNS, INCIDENT_COLUMNS, JOB_COLUMNS
 
     holder = page["controller"]
-    acts = f"{holder['name']}, token {holder['token']}" if holder["alive"] else "nobody"
+    acts = f"{_who(holder['name'])}, token {holder['token']}" if holder["alive"] else "nobody"
     click.echo(f"CONTROLLER  {acts}\n")
     show_rows(page["clusters"], CLUSTER_COLUMNS, "table")
     if page["jobs"]:
@@ -69,6 +69,12 @@ def _show_page(page: dict[str, Any]) -> None:
         show_rows(page["incidents"], INCIDENT_COLUMNS, "table")
     for problem in page["problems"]:
         say(f"! {problem}")
+
+
+def _who(name: str) -> str:
+    """Shorten HOST/BOOT/PID/START, as the daemon names itself, to what a person can look up."""
+    parts = name.split("/")
+    return f"{parts[0]}, process {parts[2]}" if len(parts) == 4 else name
 
 
 @click.command()

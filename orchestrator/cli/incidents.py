@@ -24,6 +24,8 @@ def list_incidents(session: Session, output: str, *, all_: bool) -> None:
 
     rows = [incident_row(one) for one in session.ledger.incidents(open_only=not all_)]
     show_rows(rows, INCIDENT_COLUMNS, output)
+    if not rows and not all_:
+        say("No incident is open; --all shows those that are over.")
 
 
 @incident.command()

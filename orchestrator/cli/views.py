@@ -111,7 +111,8 @@ def node_reason(node: Node, now: datetime) -> str:
     if node.cordon is None:
         return state
     cordon = node.cordon
-    return f"cordoned by {cordon.owner} {age(cordon.since, now)} ago: {cordon.reason}; {state}"
+    why = f": {cordon.reason}" if cordon.reason else ""
+    return f"cordoned by {cordon.owner} {age(cordon.since, now)} ago{why}; {state}"
 
 
 def bad_findings(node: Node, fleet: Fleet) -> list[Finding]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from orchestrator.cli.fleet import _who
 from orchestrator.cli.output import plain
 from orchestrator.core.decisions import MoveNode, SetCordon
 from orchestrator.core.explain import explain
@@ -34,6 +35,23 @@ def test_a_cordon_is_shown_with_who_and_when(holdfast: Holdfast, story: Story) -
     told = holdfast("node", "list", "--state", "spare").stdout
     assert "cordoned by operator:bob 10m" in told
     assert "fan noise" in told
+
+
+def test_a_cordon_without_a_reason_leaves_no_gap(holdfast: Holdfast, story: Story) -> None:
+    story.decide(SetCordon(NodeName("a-003"), Cordon("operator:bob", "", story.now), "by bob"))
+    told = holdfast("node", "list", "--state", "spare").stdout
+    assert "cordoned by operator:bob 10m ago; " in told
+
+
+def test_status_names_the_controller_by_host_and_process() -> None:
+    assert _who("vm/0b51-4c/4711/99812") == "vm, process 4711"
+    assert _who("someone") == "someone"
+
+
+def test_an_empty_list_of_incidents_says_where_the_others_are(holdfast: Holdfast) -> None:
+    result = holdfast("incident", "list")
+    assert result.exit_code == 0
+    assert "--all" in result.stderr
 
 
 def test_nodes_are_the_same_in_json_and_yaml(holdfast: Holdfast, story: Story) -> None:
