@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from orchestrator.errors import PermanentError, TransientError
 from orchestrator.runtime import processes
-from orchestrator.transports.local import LocalTransport
+from orchestrator.transports.local import OUTPUT_MAX, LocalTransport
 from providers.local import LocalMachines, LocalProvider, cut_power
 
 
@@ -54,3 +55,25 @@ def test_a_command_that_outlives_its_limit_is_killed_with_its_children(home: Pat
 def test_a_program_that_is_not_there_is_named(home: Path) -> None:
     with pytest.raises(PermanentError, match="no-such-program"):
         LocalTransport(home)(["no-such-program"], limit=5)
+
+
+def test_only_the_beginning_of_an_endless_output_is_kept(home: Path) -> None:
+    ended = LocalTransport(home)(["head", "-c", str(OUTPUT_MAX * 3), "/dev/zero"], limit=20)
+    assert (ended.code, len(ended.out)) == (0, OUTPUT_MAX)
+
+
+def test_a_daemon_that_keeps_the_output_open_does_not_hold_us(home: Path) -> None:
+    script = "import subprocess; subprocess.Popen(['sleep', '30'], start_new_session=True)"
+    begun = time.monotonic()
+    ended = LocalTransport(home)([sys.executable, "-c", script], limit=20)
+    assert ended.code == 0
+    assert time.monotonic() - begun < 15
+    processes.kill_home(home)
+
+
+def test_nobody_but_the_daemon_speaks_to_systemd(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", "/run/systemd/notify")
+    ended = LocalTransport(home)(["env"], limit=20)
+    assert b"NOTIFY_SOCKET" not in ended.out
