@@ -99,4 +99,8 @@ def tell_answer(session: Session, number: int) -> bool:
 def controller_alive(session: Session) -> bool:
     """Say whether somebody holds the lease now."""
     holder = session.ledger.holder()
-    return holder is not None and holder.expires_at > session.now()
+    if holder is None or holder.expires_at <= session.now():
+        return False
+    from orchestrator.daemon.holder import is_dead
+
+    return not is_dead(holder.name)

@@ -17,6 +17,7 @@ from orchestrator.core.jobs import Attempt, AttemptState, Job
 from orchestrator.core.nodes import Node, NodeState
 from orchestrator.core.pages import urgency
 from orchestrator.core.verdicts import Finding, Severity
+from orchestrator.daemon.holder import is_dead
 from orchestrator.ledger.api import Event, Holder
 from orchestrator.runtime.reports import AgentReport, RankReport
 
@@ -281,6 +282,6 @@ def controller_row(holder: Holder | None, now: datetime) -> Row:
     return {
         "name": holder.name,
         "token": holder.token,
-        "alive": holder.expires_at > now,
+        "alive": holder.expires_at > now and not is_dead(holder.name),
         "expires_at": holder.expires_at,
     }
