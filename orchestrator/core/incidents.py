@@ -20,10 +20,9 @@ from orchestrator.core.orders import operators
 from orchestrator.core.pages import Page
 from orchestrator.core.recovery import shortage
 from orchestrator.runtime.lineage import Cause
-from orchestrator.runtime.reports import AgentReport, Note
+from orchestrator.runtime.reports import AgentReport, Note, Stage
 
 Wrong = tuple[Page, str, str]  #: page, subject, reason
-OTHERS = frozenset({Page.CONTROLLER_RESTARTED})  #: opened and closed by the daemon itself
 TWICE = "same failure twice"  #: how `lineage.choose_resume` begins to tell of poison
 
 
@@ -36,8 +35,7 @@ def tell(look: Look) -> None:
     for page, subject in sorted(found.keys() - known):
         look.do(OpenIncident(page, subject, found[page, subject]))
     for page, subject in sorted(known - found.keys()):
-        if page not in OTHERS:
-            look.do(CloseIncident(page, subject, "its cause is gone"))
+        look.do(CloseIncident(page, subject, "its cause is gone"))
 
 
 def wanted(look: Look) -> Iterator[Wrong]:
@@ -146,7 +144,8 @@ def _of_notes(look: Look, attempt: Attempt) -> Iterator[Wrong]:
         failed, stalled = notes.get("commit-failed"), notes.get("suspected")
         if failed is not None and not _followed(failed, notes.get("commit")):
             yield Page.COMMIT_FAILED, attempt.job, f"{name}: {failed.text}"
-        if stalled is None or _followed(stalled, notes.get("generation-formed")):
+        running = agent.report.stage is Stage.RUNNING  # a note outlives the ranks it is about
+        if not running or stalled is None or _followed(stalled, notes.get("generation-formed")):
             continue
         since = datetime.fromtimestamp(stalled.at, UTC)
         if not _progressed(agent.report, stalled) and look.lasts(since, look.policy.suspicion_min):

@@ -31,7 +31,6 @@ class Page(StrEnum):
     PROVIDER_API = "provider-api"  #: a provider's API fails
     HANG_SUSPECTED = "hang-suspected"  #: a stall; stacks are attached; nothing was killed
     RESTARTS = "restarts"  #: a gang re-formed by itself
-    CONTROLLER_RESTARTED = "controller-restarted"
 
 
 #: Pages that wake a person; all others are alerts.

@@ -22,6 +22,8 @@ from orchestrator.core.beliefs import Beliefs
 from orchestrator.core.decisions import Effect, Intent, LedgerOnly, key
 from orchestrator.core.explain import explain
 from orchestrator.core.fleet import Cluster, Fleet
+from orchestrator.core.jobs import UnlawfulStepError
+from orchestrator.core.nodes import UnlawfulMoveError
 from orchestrator.core.observations import Observation
 from orchestrator.core.policies import Policy
 from orchestrator.core.reconcile import Plan, reconcile
@@ -210,9 +212,9 @@ class Loop:
             mine = [decision for decision in plan.decisions if isinstance(decision, LedgerOnly)]
             if not mine:
                 break
-            for decision in mine:
-                LOG.info("%s", explain(decision))
-                self.ledger.apply(token, decision, fleet.now)
+            applied = [self._apply(token, decision, fleet.now) for decision in mine]
+            if not any(applied):
+                break
             fleet, plan = self._look()
         else:
             LOG.error("the decisions did not settle within %d rounds", ROUNDS_MAX)
@@ -221,6 +223,16 @@ class Loop:
             if not isinstance(effect, LedgerOnly):
                 self._act(token, effect, fleet)
         return fleet
+
+    def _apply(self, token: int, decision: LedgerOnly, now: datetime) -> bool:
+        """Apply one; one that is unlawful is a bug, told loudly, and must not stop the others."""
+        try:
+            self.ledger.apply(token, decision, now)
+        except (UnlawfulMoveError, UnlawfulStepError):
+            LOG.exception("not applied: %s", explain(decision))
+            return False
+        LOG.info("%s", explain(decision))
+        return True
 
     def _look(self) -> tuple[Fleet, Plan]:
         fleet = self.ledger.snapshot(self.clock.now(), self.clusters)

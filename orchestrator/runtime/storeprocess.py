@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib
 import os
 import select
+import socket
 import subprocess
 import sys
 import time
@@ -22,6 +23,7 @@ from typing import Any
 from orchestrator.runtime.kernel import die_with
 
 WANTED = b"fresh\n"
+BACKLOG = 1024  #: ranks that may connect at once
 
 
 class StoreProcess:
@@ -118,11 +120,24 @@ def _serve(host: str) -> None:
     for _ in sys.stdin:
         del store  # its port is closed before the next is opened
         try:
-            store = dist.TCPStore(host, 0, None, True, wait_for_workers=False)
-        except RuntimeError as error:
+            store = _open(dist, host)
+        except (RuntimeError, OSError) as error:
             print(f"store process: {error}", file=sys.stderr, flush=True)
             store = None
         os.write(out, f"{0 if store is None else store.port}\n".encode())
+
+
+def _open(dist: Any, host: str) -> Any:
+    """Open a store that listens on `host` alone: by itself torch listens on every interface.
+
+    The listening socket is ours, and becomes the store's (torch 2.13 closes it with the store).
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.create_server((host, 0), family=family, backlog=BACKLOG)
+    port = listener.getsockname()[1]
+    return dist.TCPStore(
+        host, port, None, True, wait_for_workers=False, master_listen_fd=listener.detach()
+    )
 
 
 if __name__ == "__main__":

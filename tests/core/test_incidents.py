@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
-from orchestrator.core.decisions import CloseIncident, OpenIncident
-from orchestrator.core.enact import enact
+from orchestrator.core.decisions import OpenIncident
 from orchestrator.core.jobs import JobSpec
 from orchestrator.core.nodes import JobName
 from orchestrator.core.observations import RegisterSilent
@@ -122,15 +121,6 @@ def test_a_failed_job_is_told_of_for_a_day() -> None:
     world.fleet = replace(world.fleet, now=world.fleet.now + timedelta(days=1))
     world.run(1)
     assert ("job-failed", "train") not in world.pages()
-
-
-def test_what_the_daemon_opened_itself_is_not_closed_by_the_core() -> None:
-    world = started({"a": 3})
-    mine = OpenIncident(Page.CONTROLLER_RESTARTED, "controller", "killed")
-    world.fleet = enact(world.fleet, mine, world.fleet.now)
-    world.run(3)
-    assert ("controller-restarted", "controller") in world.pages()
-    assert not [d for d in world.done if isinstance(d, CloseIncident)]
 
 
 def test_only_what_needs_a_person_wakes_one() -> None:

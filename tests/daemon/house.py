@@ -16,10 +16,10 @@ from typing import Any
 
 from orchestrator.actuators.hands import Hands
 from orchestrator.core.beliefs import Beliefs
-from orchestrator.core.decisions import Effect, Intent, LedgerOnly
+from orchestrator.core.decisions import Effect, Intent, LedgerOnly, MoveNode
 from orchestrator.core.fleet import Cluster, Fleet
 from orchestrator.core.jobs import JobSpec
-from orchestrator.core.nodes import ClusterName, JobName, ProviderName
+from orchestrator.core.nodes import ClusterName, JobName, ProviderName, UnlawfulMoveError
 from orchestrator.core.observations import Observation, OrderKind
 from orchestrator.core.policies import Policy
 from orchestrator.core.submission import plain
@@ -65,6 +65,7 @@ class WilfulLedger(MemoryLedger):
         super().__init__()
         self.calls: list[str] = []
         self.failing: list[str] = []  # names of calls that fail once each
+        self.refused: str | None = None  # a node that may not be moved: a bug of the core
 
     def _called(self, name: str) -> None:
         self.calls.append(name)
@@ -80,6 +81,8 @@ class WilfulLedger(MemoryLedger):
 
     def apply(self, token: int, decision: LedgerOnly, now: datetime) -> None:
         self._called("apply")
+        if isinstance(decision, MoveNode) and decision.node == self.refused:
+            raise UnlawfulMoveError(decision.node, decision.start, decision.end)
         super().apply(token, decision, now)
 
     def intend(

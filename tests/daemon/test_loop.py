@@ -82,6 +82,16 @@ def test_no_outcome_is_lost_when_the_ledger_fails_for_a_moment(house: House, cal
     assert not [one for one in open_ones(house) if one.intent.key in mine]
 
 
+def test_one_decision_that_is_unlawful_does_not_stop_the_others(house: House) -> None:
+    house.reign()
+    house.live(1)
+    house.ledger.refused = min(house.ledger.snapshot(house.clock.now(), ()).nodes)
+    house.submit()
+    house.live(12)
+    assert house.engine.started
+    assert house.ledger.calls.count("apply") < 200  # and it is not tried without end
+
+
 def test_a_failed_act_is_held_back_longer_each_time(house: House) -> None:
     house.engine.fails = TransientError("busy")
     house.policy = replace(QUICK, look_every=timedelta(milliseconds=1))

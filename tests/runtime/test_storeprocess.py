@@ -57,6 +57,22 @@ def test_each_generation_has_a_store_of_its_own_and_the_old_one_is_closed(
 
 @pytest.mark.torch
 @needs_torch
+def test_a_store_listens_on_its_own_interface_alone(stores: StoreProcess) -> None:
+    port = stores.fresh(60.0)
+    assert port is not None
+    hexed = f":{port:04X}"
+    tables = [Path("/proc/net/tcp").read_text(), Path("/proc/net/tcp6").read_text()]
+    listening = [
+        line.split()[1]
+        for table in tables
+        for line in table.splitlines()[1:]
+        if line.split()[3] == "0A" and line.split()[1].endswith(hexed)
+    ]
+    assert listening == [f"0100007F{hexed}"]  # 127.0.0.1, as the kernel writes it
+
+
+@pytest.mark.torch
+@needs_torch
 def test_once_torch_is_loaded_a_store_takes_no_time(stores: StoreProcess) -> None:
     assert stores.fresh(60.0) is not None
     began = time.monotonic()
