@@ -11,7 +11,8 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -122,12 +123,14 @@ class Chaos:
         url = env.get("HOLDFAST_CHECKPOINTS", "")
         if not url:
             raise UserError(f"{job} has no checkpoints to corrupt")
-        lineage = Register(open_store(env.get("HOLDFAST_REGISTER") or url)).read()
-        if lineage.head is None:
-            raise UserError(f"{job} has committed nothing yet")
-        at = time.time()
-        part = flip_a_byte(url, lineage.head, self.dice)
-        os.kill(rank.pid, signal.SIGKILL)
+        register = Register(open_store(env.get("HOLDFAST_REGISTER") or url))
+        with _stopped(self.ranks(job)):  # or a commit in between makes the newest the second newest
+            head = register.read().head
+            if head is None:
+                raise UserError(f"{job} has committed nothing yet")
+            at = time.time()
+            part = flip_a_byte(url, head, self.dice)
+            os.kill(rank.pid, signal.SIGKILL)
         return Injected(Fault.CORRUPT_CHECKPOINT, part, rank.pid, at)
 
     def _lose_cluster(self, job: str, target: str | None) -> Injected:
@@ -162,6 +165,19 @@ class Chaos:
 
     def _homes(self) -> Sequence[Path]:
         return sorted((self.state / "clusters").glob("*/*/"))
+
+
+@contextmanager
+def _stopped(ranks: Sequence[Rank]) -> Iterator[None]:
+    """Keep ranks from doing anything for some milliseconds: too short for anybody to notice."""
+    for one in ranks:
+        os.kill(one.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for one in ranks:
+            with suppress(ProcessLookupError):
+                os.kill(one.pid, signal.SIGCONT)
 
 
 def flip_a_byte(url: str, commit: Commit, dice: random.Random) -> str:

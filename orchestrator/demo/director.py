@@ -72,14 +72,27 @@ class Director:
         return fault
 
     def _recovered(self) -> bool:
-        watch, last = self.troupe.watch, self.broken[-1].injected if self.broken else None
-        since = self.troupe.began_at if last is None else last.at
-        resumed = watch.resumed_at(since)
-        if resumed is None or not self.troupe.controller_acts:
+        watch, since = self.troupe.watch, self._over_at()
+        resumed = None if since is None else watch.resumed_at(since)
+        if since is None or resumed is None or not self.troupe.controller_acts:
             return False
         needed = 2 if self.script[0] is Fault.CORRUPT_CHECKPOINT else 1
         new_steps = watch.done - watch.done_before(since)
         return new_steps >= NEW_STEPS and self.troupe.commits_since(resumed) >= needed
+
+    def _over_at(self) -> float | None:
+        """Return since when the last fault is dealt with; None while it is not.
+
+        Every fault but the controller's death ends in a new generation. One whose ranks go on for
+        a while (a GPU fault, until the eviction) must not be hidden by the next.
+        """
+        if not self.broken:
+            return self.troupe.began_at
+        last = self.broken[-1].injected
+        if last.kind is Fault.KILL_CONTROLLER:
+            return last.at
+        formed = self.troupe.formed_at()
+        return formed if formed is not None and formed > last.at else None
 
     def _lacks_standby(self, now: float) -> bool:
         costs_a_node = self.script[0] in (Fault.KILL_NODE, Fault.GPU_FAULT)

@@ -98,7 +98,7 @@ def fleet_file() -> dict[str, Any]:
         "state": "state",
         "clusters": [{"name": name, "provider": "local", "nodes": NODES} for name in CLUSTERS],
         "policy": POLICY,
-        "health": {"expect_gpus": 0, "every": "2s", "limit": "10s"},
+        "health": {"expect_gpus": 0, "every": "1s", "limit": "10s"},
     }
 
 

@@ -129,6 +129,11 @@ class Troupe:
                 return bool(grant.standbys) and len(accepted) == len(grant.seats) and all(accepted)
         return False
 
+    def formed_at(self) -> float | None:
+        """Return when the newest generation was formed."""
+        generation = self.register.read().generation
+        return None if generation is None else generation.at
+
     def commits_since(self, moment: float) -> int:
         """Count the commits that count and were written after a moment."""
         return sum(1 for commit in self.register.read().commits if commit.at > moment)
