@@ -105,8 +105,7 @@ class Chaos:
     def _kill_node(self, job: str, target: str | None) -> Injected:
         rank = self._choose(job, target)
         agent = read_json(Place(rank.home, rank.run).agent) or {}
-        at = time.time()
-        local.cut_power(rank.home)
+        at = local.cut_power(rank.home)
         return Injected(Fault.KILL_NODE, rank.node, agent.get("pid"), at)
 
     def _gpu_fault(self, job: str, target: str | None) -> Injected:
@@ -138,8 +137,7 @@ class Chaos:
             raise UserError(f"there is no local cluster {target}")
         folder = self.state / "clusters" / target if target else self._choose(job).home.parent
         nodes = local.node_folders(folder)
-        at = time.time()
-        local.lose(folder, nodes)
+        at = local.lose(folder, nodes)
         return Injected(Fault.LOSE_CLUSTER, list(nodes), None, at)
 
     def _kill_controller(self, job: str, target: str | None) -> Injected:

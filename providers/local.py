@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,25 +120,31 @@ def is_running(home: Path) -> bool:
     return machine is not None and machine["power"] == Power.RUNNING
 
 
-def cut_power(home: Path) -> dict[str, object]:
-    """Take one machine's power: nothing of it runs on when this returns.
+def cut_power(*homes: Path) -> float:
+    """Take machines' power: nothing of them runs on when this returns.
 
-    Written first, so that nothing new is started while the old is killed.
+    Written for all first, so that nothing new is started while the old is killed, and they die
+    together. Returns when the killing began, in epoch seconds.
     """
+    for home in homes:
+        _mark_stopped(home)
+    began_at = time.time()
+    for home in homes:
+        kill_home(home)
+    return began_at
+
+
+def _mark_stopped(home: Path) -> None:
     machine = read_machine(home)
     if machine is None:
         raise UserError(f"no machine was ever delivered at {home}")
-    stopped = {**machine, "power": Power.STOPPED.value}
-    _write(home, stopped)
-    kill_home(home)
-    return stopped
+    _write(home, {**machine, "power": Power.STOPPED.value})
 
 
-def lose(folder: Path, nodes: Sequence[str]) -> None:
-    """Take the power of a whole cluster for good."""
+def lose(folder: Path, nodes: Sequence[str]) -> float:
+    """Take the power of a whole cluster for good; returns when, in epoch seconds."""
     (folder / LOST).touch()
-    for node in nodes:
-        cut_power(folder / node)
+    return cut_power(*(folder / node for node in nodes))
 
 
 def _write(home: Path, machine: Mapping[str, object]) -> None:
