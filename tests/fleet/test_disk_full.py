@@ -63,13 +63,7 @@ def test_a_full_disk_makes_no_commit_visible_and_stops_nobody(
         register=str(fleet.folder / "register"),
     )
 
-    def over() -> bool:
-        job = fleet.job("full")
-        return job is not None and job.state in (JobState.SUCCEEDED, JobState.FAILED)
-
-    fleet.until("the job is over", over, limit=90)
-    job = fleet.job("full")
-    assert job is not None
+    job = fleet.finish("full", limit=90)
     assert job.state is JobState.SUCCEEDED
     assert fleet.events("commit-failed")
     assert Page.COMMIT_FAILED in {one.page for one in fleet.ledger.incidents(open_only=False)}

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from orchestrator.chaos import Chaos, Rank
-from orchestrator.core.jobs import Job
+from orchestrator.core.jobs import OVER, Job
 from orchestrator.ledger import Event, Ledger, open_ledger
 from orchestrator.runtime import processes
 
@@ -95,6 +95,16 @@ class LocalFleet:
 
     def job(self, name: str) -> Job | None:
         return next((job for job in self.ledger.jobs() if job.name == name), None)
+
+    def finish(self, name: str, limit: float = 90) -> Job:
+        """Wait until a job is over, one way or the other."""
+
+        def over() -> Job | None:
+            job = self.job(name)
+            return job if job is not None and job.state in OVER else None
+
+        found: Job = self.until(f"{name} is over", over, limit)
+        return found
 
     def ranks(self, job: str) -> list[Rank]:
         import random

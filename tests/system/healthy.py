@@ -66,13 +66,7 @@ def run_healthy_job(fleet: LocalFleet, *, seed: int, steps: int, floor: float) -
         limits={"floor": f"{floor:g}s"},
     )
 
-    def over() -> bool:
-        job = fleet.job("healthy")
-        return job is not None and job.state in (JobState.SUCCEEDED, JobState.FAILED)
-
-    fleet.until("the job is over", over, limit=120 + steps * 0.05 + 8 * floor)
-    job = fleet.job("healthy")
-    assert job is not None
+    job = fleet.finish("healthy", limit=120 + steps * 0.05 + 8 * floor)
     assert job.state is JobState.SUCCEEDED, f"seed {seed}"
     assert len(fleet.events("generation-formed")) >= 1
     formed = {event.data.get("seq", event.text) for event in fleet.events("generation-formed")}

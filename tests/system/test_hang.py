@@ -49,13 +49,7 @@ def test_a_rank_stuck_in_user_code_is_suspected_with_its_stack_then_ended(
         stop_grace="1s",
     )
 
-    def over() -> bool:
-        job = fleet.job("stuck")
-        return job is not None and job.state in (JobState.SUCCEEDED, JobState.FAILED)
-
-    fleet.until("the job is over", over, limit=90)
-    job = fleet.job("stuck")
-    assert job is not None
+    job = fleet.finish("stuck", limit=90)
     assert job.state is JobState.SUCCEEDED
     suspected = fleet.events("suspected")
     hangs = fleet.events("hang")

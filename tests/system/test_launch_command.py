@@ -66,13 +66,7 @@ def test_torchrun_is_started_again_as_a_whole(make_fleet: Callable[..., LocalFle
     for pid in launchers:
         os.kill(pid, signal.SIGKILL)  # its workers stay behind: they must be gone first
 
-    def over() -> bool:
-        job = fleet.job("opaque")
-        return job is not None and job.state in (JobState.SUCCEEDED, JobState.FAILED)
-
-    fleet.until("the job is over", over, limit=90)
-    job = fleet.job("opaque")
-    assert job is not None
+    job = fleet.finish("opaque", limit=90)
     assert job.state is JobState.SUCCEEDED
     assert sorted(starts.read_text().split()) == ["0", "0", "1", "1"]
     assert (work / "done0").exists()

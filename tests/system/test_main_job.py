@@ -76,10 +76,7 @@ def test_a_plain_script_survives_the_death_of_a_rank_and_of_the_daemon(make_flee
     fleet.daemons[-1].kill()
     fleet.daemons[-1].wait()
     fleet.start_daemon()
-    fleet.until("the job is over", lambda: (job := fleet.job("plain")) and job.state in JobState
-                and job.state in (JobState.SUCCEEDED, JobState.FAILED), limit=90)  # fmt: skip
-    job = fleet.job("plain")
-    assert job is not None
+    job = fleet.finish("plain")
     assert job.state is JobState.SUCCEEDED
     total = sum(range(1, 61))
     assert (work / "done0").read_text() == f"{total} of 2"
