@@ -225,7 +225,11 @@ def test_an_exit_tells_its_last_words_and_its_step(node: Node) -> None:
 
 
 def test_whoever_spoke_first_of_two_that_end_at_once_is_blamed(node: Node) -> None:
-    last = "import time; time.sleep(0.1 * (3 - rank)); print('rank', rank, flush=True); os._exit(1)"
+    last = (  # rank 2 speaks only after rank 3 did, however slow the machine; mtimes are coarse
+        "import pathlib, time; spoke = pathlib.Path(os.environ['HOLDFAST_HOME'], 'spoke'); "
+        "[time.sleep(0.05) for _ in iter(lambda: rank == 3 or spoke.exists(), True)]; "
+        "time.sleep(0.05 * (3 - rank)); print('rank', rank, flush=True); spoke.touch(); os._exit(1)"
+    )
     ranks = node.start(command=speaker(1, 0, last))
     wait_for(lambda: len(_zombies()) == 2)
     node.look()
