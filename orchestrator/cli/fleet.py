@@ -87,7 +87,7 @@ def plan(session: Session, output: str) -> None:
     change the ledger may lead to further ones, which show at the next look.
     """
     from orchestrator.core.assess import assess
-    from orchestrator.core.explain import explain
+    from orchestrator.core.explain import explain, explain_fleet
     from orchestrator.core.reconcile import reconcile
 
     fleet = session.fleet()
@@ -105,5 +105,7 @@ def plan(session: Session, output: str) -> None:
         click.echo(row["sentence"])
     if not rows:
         say("Nothing to do: the fleet is as it should be.")
+        for sentence in explain_fleet(fleet, session.settings.core_policy):
+            say(f"  {sentence}")
     if found.look_again_at is not None:
         say(f"Time alone changes something at {moment(found.look_again_at)}.")

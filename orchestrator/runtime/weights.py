@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import UserError
 from orchestrator.runtime import snapshots
-from orchestrator.runtime.lineage import Commit, Lineage
+from orchestrator.runtime.lineage import Commit
 from orchestrator.runtime.manifests import Layout
 from orchestrator.runtime.vault import Checkpoint, Vault, VerificationError, open_vault
 
@@ -47,14 +47,6 @@ def weights_digest(url: str, seq: int | None = None, register: str | None = None
         wanted = "no commit that counts" if seq is None else f"no counted commit {seq}"
         raise UserError(f"{wanted} in the register at {vault.register.place}")
     return commit_digest(vault, commit)
-
-
-def newest_digest(vault: Vault, lineage: Lineage) -> tuple[Commit, str]:
-    """Return the head, or the first along its parents that verifies, and its weights digest."""
-    commit = vault.fall_back(lineage, lineage.head)
-    if commit is None:
-        raise UserError(f"no commit that verifies in the vault at {vault.place}")
-    return commit, commit_digest(vault, commit)
 
 
 def commit_digest(vault: Vault, commit: Commit) -> str:
