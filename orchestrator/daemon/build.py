@@ -14,12 +14,13 @@ from orchestrator.actuators.hands import Hands
 from orchestrator.config.settings import ClusterSettings, Settings
 from orchestrator.core.fleet import Cluster, Fleet
 from orchestrator.core.nodes import ClusterName, JobName, ProviderName
-from orchestrator.daemon.bells import Bell, Bells
+from orchestrator.daemon.bells import Bells
 from orchestrator.daemon.clock import SystemClock
 from orchestrator.daemon.eyes import Eyes
 from orchestrator.daemon.holder import holder, is_dead
 from orchestrator.daemon.loop import Loop, Message, Saw
 from orchestrator.daemon.pools import Pools
+from orchestrator.daemon.rhythm import Bell
 from orchestrator.daemon.service import Lease, Service
 from orchestrator.daemon.tell import build_teller
 from orchestrator.engines.local import LocalEngine

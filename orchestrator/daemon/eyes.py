@@ -13,9 +13,9 @@ from orchestrator.core.fleet import Fleet
 from orchestrator.core.jobs import OVER, AttemptState
 from orchestrator.core.nodes import ClusterName, JobName, NodeName, NodeState
 from orchestrator.core.observations import AgentSeen, Observation, RegisterSilent
-from orchestrator.daemon.bells import Bell
 from orchestrator.daemon.clock import Clock
 from orchestrator.daemon.pools import Pools
+from orchestrator.daemon.rhythm import Bell
 from orchestrator.engines.api import AgentAddress
 from orchestrator.engines.site import Keys, Site
 from orchestrator.errors import HoldfastError

@@ -15,8 +15,9 @@ import queue
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Protocol
 
-from orchestrator.actuators.hands import Done, Hands
+from orchestrator.actuators.hands import Done
 from orchestrator.core.assess import assess
 from orchestrator.core.beliefs import Beliefs
 from orchestrator.core.decisions import Effect, Intent, LedgerOnly, key
@@ -27,9 +28,8 @@ from orchestrator.core.nodes import UnlawfulMoveError
 from orchestrator.core.observations import Observation
 from orchestrator.core.policies import Policy
 from orchestrator.core.reconcile import Plan, reconcile
-from orchestrator.daemon.bells import Bell
 from orchestrator.daemon.clock import Clock
-from orchestrator.daemon.eyes import Eyes
+from orchestrator.daemon.rhythm import Bell
 from orchestrator.errors import HoldfastError
 from orchestrator.ledger.api import Event, Ledger
 
@@ -59,6 +59,72 @@ class Came:
 
 
 Message = Saw | Came | Bell
+
+
+class Workers(Protocol):
+    """Where looking and acting is done, so that deciding never waits for it."""
+
+    @property
+    def idle(self) -> bool:
+        """Say whether nothing is under way."""
+        ...
+
+    def submit(self, pool: str, key: str, work: Callable[[], None], /) -> bool:
+        """Run `work` in `pool`; False if it cannot be begun, or the same key is under way."""
+        ...
+
+    def wait(self, limit: float, /) -> bool:
+        """Wait at most `limit` seconds until nothing is under way; say whether that came true."""
+        ...
+
+    def close(self) -> None:
+        """Take no more work."""
+        ...
+
+
+class Sight(Protocol):
+    """What the loop looks with: `eyes.Eyes`, or the simulator's."""
+
+    @property
+    def pools(self) -> Workers:
+        """Where looking is done."""
+        ...
+
+    def look(self, bell: Bell, fleet: Fleet, token: int, /) -> None:
+        """Look at what this bell means; what was seen comes back as `Saw`."""
+        ...
+
+    def remember(self, observations: Sequence[Observation], /) -> None:
+        """Note what the ledger holds now."""
+        ...
+
+
+class Reach(Protocol):
+    """What the loop acts with: `actuators.hands.Hands`, or the simulator's."""
+
+    def carry_out(self, decision: Effect, fleet: Fleet, token: int, /) -> Done:
+        """Do it. Raises a `HoldfastError` if it could not be done."""
+        ...
+
+
+class Inbox(Protocol):
+    """Where messages wait for the next tick: a `queue.SimpleQueue`, or the simulator's."""
+
+    def put(self, message: Message, /) -> None:
+        """Leave a message."""
+        ...
+
+    def get(self, *, timeout: float) -> Message:
+        """Wait for a message; raises `queue.Empty` when the time is over."""
+        ...
+
+    def get_nowait(self) -> Message:
+        """Take a message; raises `queue.Empty` if there is none."""
+        ...
+
+    def empty(self) -> bool:
+        """Say whether no message waits."""
+        ...
 
 
 @dataclass(slots=True)
@@ -94,12 +160,12 @@ class Loop:
     """The daemon without its clothes: no signals, no lease, no scheduler."""
 
     ledger: Ledger
-    eyes: Eyes
-    hands: Hands
+    eyes: Sight
+    hands: Reach
     policy: Policy
     clusters: tuple[Cluster, ...]
     clock: Clock
-    inbox: queue.SimpleQueue[Message]
+    inbox: Inbox
     tell: Callable[[int, datetime], None]  #: called with the token after each tick
     backoff: Backoff = field(default_factory=Backoff)
     _again_at: datetime | None = None
@@ -157,9 +223,14 @@ class Loop:
 
     def _nap(self) -> float:
         now = self.clock.now()
+        again_at = self.again_at(now)
+        wait = NAP_MAX if again_at is None else (again_at - now).total_seconds()
+        return max(0.001, min(NAP_MAX, wait))
+
+    def again_at(self, now: datetime) -> datetime | None:
+        """Return when to tick again though nothing happens; None: only news can change anything."""
         moments = (self._again_at, self.backoff.next(now))
-        waits = [(moment - now).total_seconds() for moment in moments if moment is not None]
-        return max(0.001, min([NAP_MAX, *waits]))
+        return min((moment for moment in moments if moment is not None), default=None)
 
     def tick(self, token: int, messages: Sequence[Message]) -> None:
         """Record what was seen, settle what came, decide, act.

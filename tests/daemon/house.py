@@ -23,10 +23,10 @@ from orchestrator.core.nodes import ClusterName, JobName, ProviderName, Unlawful
 from orchestrator.core.observations import Observation, OrderKind
 from orchestrator.core.policies import Policy
 from orchestrator.core.submission import plain
-from orchestrator.daemon.bells import Bell
 from orchestrator.daemon.eyes import Eyes
 from orchestrator.daemon.loop import Loop, Message, Saw
 from orchestrator.daemon.pools import Pools
+from orchestrator.daemon.rhythm import Bell
 from orchestrator.engines.api import AgentAddress, Found
 from orchestrator.engines.site import Keys, Site
 from orchestrator.errors import TransientError

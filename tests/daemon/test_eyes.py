@@ -8,8 +8,8 @@ from orchestrator.core.fleet import Fleet
 from orchestrator.core.jobs import AttemptState, JobSpec, JobState
 from orchestrator.core.nodes import JobName, NodeName, NodeState
 from orchestrator.core.observations import AgentSeen
-from orchestrator.daemon.bells import Bell, rhythm
 from orchestrator.daemon.eyes import agents_to_ask, nodes_to_probe, registers_to_read
+from orchestrator.daemon.rhythm import Bell, rhythm
 from orchestrator.runtime.reports import Note
 from tests.core.world import QUICK, World
 from tests.daemon.house import BEGIN, House

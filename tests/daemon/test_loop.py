@@ -10,8 +10,8 @@ import pytest
 from orchestrator.core.decisions import StartAgent
 from orchestrator.core.nodes import JobName, NodeName
 from orchestrator.core.observations import Ordered
-from orchestrator.daemon.bells import Bell
 from orchestrator.daemon.loop import Backoff, Came
+from orchestrator.daemon.rhythm import Bell
 from orchestrator.errors import PermanentError, TransientError
 from orchestrator.ledger.api import Settlement, StaleTokenError
 from tests.core.world import QUICK
