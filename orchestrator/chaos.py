@@ -74,7 +74,7 @@ class Chaos:
 
     def ranks(self, job: str) -> list[Rank]:
         """Find the running ranks of a job, by rank."""
-        found = [rank for home in self._homes() for rank in _ranks_of(home, job)]
+        found = [rank for home in self._homes() for rank in ranks_of(home, job)]
         return sorted(found, key=lambda one: one.rank)
 
     def inject(self, fault: Fault, job: str, target: str | None = None) -> Injected:
@@ -194,7 +194,8 @@ def flip_a_byte(url: str, commit: Commit, dice: random.Random) -> str:
     return str(part["key"])
 
 
-def _ranks_of(home: Path, job: str) -> list[Rank]:
+def ranks_of(home: Path, job: str) -> list[Rank]:
+    """Find the running ranks of a job on one node of this computer."""
     found = []
     for folder in sorted((home / "attempts").glob(f"{job}.*/")):
         agent = read_json(folder / "agent.json")

@@ -11,7 +11,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import NoReturn, Protocol
+
+from orchestrator.errors import PermanentError
 
 
 class Capability(StrEnum):
@@ -22,6 +24,7 @@ class Capability(StrEnum):
     REPLACE = "replace"
     PRICE = "price"
     MAINTENANCE = "maintenance"  #: announces maintenance before it happens
+    CORDON = "cordon"  #: keeps other users' work off a node, and says who did it and why
 
 
 class Power(StrEnum):
@@ -59,8 +62,22 @@ class MachineListed:
     accelerators: int
     serials: tuple[str, ...]
     power: Power
-    boot_id: str
+    boot_id: str  #: "" where only the node itself can tell
     price_per_hour: float | None  #: US dollars
+    cordon: str = ""  #: why the provider keeps work off it, "" if it does not
+    cordoned_by: str = ""  #: who said so; ours begin with `OWNER`
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Maintenance that the provider announced."""
+
+    node: str
+    begins_at: float  #: epoch seconds
+    text: str
+
+
+OWNER = "holdfast"  #: on every cordon of ours; automation removes only its own
 
 
 class Provider(Protocol):
@@ -74,8 +91,65 @@ class Provider(Protocol):
         ...
 
     def reboot(self, node: str) -> str:
-        """Restart a machine and return its new boot id.
+        """Restart a machine; return its new boot id, or "" if it will be seen when it is back.
 
-        Raises `TransientError` if it cannot be done now, `PermanentError` if never.
+        Raises `TransientError` if it cannot be done now, `PermanentError` if never, `UserError`
+        if the node is not one of ours.
         """
         ...
+
+    def reprovision(self, node: str) -> str:
+        """Install a machine anew; return and raise as `reboot` does."""
+        ...
+
+    def replace(self, node: str) -> str:
+        """Swap the machine behind a name for another one; return the new machine's id."""
+        ...
+
+    def notices(self) -> tuple[Notice, ...]:
+        """Return the maintenance that was announced and has not ended."""
+        ...
+
+    def cordon(self, node: str, reason: str) -> None:
+        """Keep other work off a node. One that is cordoned already keeps its owner and reason."""
+        ...
+
+    def uncordon(self, node: str) -> bool:
+        """Lift a cordon of ours; False, and nothing is changed, if it is somebody else's."""
+        ...
+
+
+class Limited:
+    """The answers of a provider that can only list: each refusal says what to do instead."""
+
+    name: str
+
+    def _cannot(self, what: str, node: str) -> NoReturn:
+        raise PermanentError(
+            f"provider {self.name} cannot {what} {node}; see `holdfast runbook show repair-limit`"
+        )
+
+    def reboot(self, node: str) -> str:
+        """Refuse."""
+        self._cannot("reboot", node)
+
+    def reprovision(self, node: str) -> str:
+        """Refuse."""
+        self._cannot("reprovision", node)
+
+    def replace(self, node: str) -> str:
+        """Refuse."""
+        self._cannot("replace", node)
+
+    def notices(self) -> tuple[Notice, ...]:
+        """Return nothing: this provider announces no maintenance."""
+        return ()
+
+    def cordon(self, node: str, reason: str) -> None:
+        """Refuse."""
+        del reason
+        self._cannot("cordon", node)
+
+    def uncordon(self, node: str) -> bool:
+        """Refuse."""
+        self._cannot("uncordon", node)

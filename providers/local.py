@@ -19,7 +19,7 @@ from pathlib import Path
 from orchestrator.errors import TransientError, UserError
 from orchestrator.runtime.place import write_atomically
 from orchestrator.runtime.processes import kill_home
-from providers.api import Capability, MachineListed, Power
+from providers.api import Capability, Limited, MachineListed, Power
 
 LOST = "lost"  #: a file in the cluster's folder: no machine of it can be started
 
@@ -35,7 +35,7 @@ class LocalMachines:
     price_per_hour: float | None = None
 
 
-class LocalProvider:
+class LocalProvider(Limited):
     """The provider of one local cluster: a folder with one folder per machine."""
 
     name = "local"

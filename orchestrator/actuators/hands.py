@@ -39,7 +39,6 @@ from orchestrator.observers.reports import Asked, ask_agent
 from orchestrator.runtime import grants
 from orchestrator.runtime.lineage import Fence, Lineage, Record
 from orchestrator.runtime.register import Overtaken, Register
-from orchestrator.runtime.wire import call
 
 CALL_LIMIT = 5.0  #: seconds for one request to an agent
 PROVIDER_LIMIT = 10.0  #: seconds a provider's call may take; less lease than that: not made
@@ -121,7 +120,8 @@ class Hands:
             raise TransientError(f"{decision.node}: its agent is another one by now")
         key = self.keys.key(decision.job, decision.attempt)
         body = {"ask": "grant", "token": token, "grant": grants.encode(grant)}
-        said = call(address.host, address.port, key, body, timeout=CALL_LIMIT)
+        site = self._site(fleet, decision.node)
+        said = site.call(decision.node, address, key, body, timeout=CALL_LIMIT)
         if not said.get("accepted"):
             raise TransientError(f"{decision.node} refused grant {grant.number}: {said!r:.200}")
         return Done(f"accepted grant {grant.number}", self._look(decision, fleet, address, token))
@@ -133,7 +133,7 @@ class Hands:
             address = _address(fleet, decision.node, decision.job, decision.attempt)
             key = self.keys.key(decision.job, decision.attempt)
             body = {"ask": "stop", "token": token, "reason": decision.reason}
-            call(address.host, address.port, key, body, timeout=CALL_LIMIT)
+            site.call(decision.node, address, key, body, timeout=CALL_LIMIT)
         except HoldfastError:
             return self._swept(site, decision, token)
         grace = fleet.jobs[decision.job].spec.stop_grace.total_seconds()
@@ -159,9 +159,12 @@ class Hands:
         left = self.lease_left()
         if left < PROVIDER_LIMIT:
             raise TransientError(f"only {left:.0f} s left on the lease: {decision.step} waits")
+        provider = self._site(fleet, decision.node).provider
         if decision.step is not RepairStep.REBOOT:
             raise PermanentError(f"no provider here can {decision.step} a machine")
-        boot_id = self._site(fleet, decision.node).provider.reboot(decision.node)
+        boot_id = provider.reboot(decision.node)
+        if not boot_id:
+            return Done("a reboot was begun; its boot is seen when it answers again")
         reached = NodeReached(decision.node, datetime.now(UTC), boot_id)
         return Done(f"rebooted, boot {boot_id}", (reached,))
 

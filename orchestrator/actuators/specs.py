@@ -24,7 +24,7 @@ def agent_spec(fleet: Fleet, site: Site, decision: StartAgent, token: int, key: 
         attempt=decision.attempt,
         token=token,
         key=key,
-        host=site.host,
+        host=site.host(decision.node),
         boot_id=belief.boot_id,
         ranks_per_node=wish.ranks_per_node,
         checkpoints=wish.checkpoints,

@@ -53,11 +53,14 @@ class Session:
         """Return the clusters as the core knows them."""
         from orchestrator.core.fleet import Cluster
         from orchestrator.core.nodes import ClusterName, ProviderName
-        from providers.local import LocalProvider
+        from orchestrator.daemon.sites import abilities
 
-        can = frozenset(one.value for one in LocalProvider.capabilities)
         return tuple(
-            Cluster(ClusterName(cluster.name), ProviderName(cluster.provider), can)
+            Cluster(
+                ClusterName(cluster.name),
+                ProviderName(cluster.provider),
+                frozenset(one.value for one in abilities(cluster)),
+            )
             for cluster in self.settings.clusters
         )
 

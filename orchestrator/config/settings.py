@@ -13,7 +13,6 @@ from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from pydantic import (
-    AfterValidator,
     BeforeValidator,
     Discriminator,
     Field,
@@ -22,41 +21,14 @@ from pydantic import (
     field_validator,
 )
 
+from orchestrator.config.clusters import NODES_MAX, ClusterSettings
 from orchestrator.config.documents import read
-from orchestrator.config.models import Strict, build, nearest
+from orchestrator.config.models import Strict, build
 from orchestrator.config.policy import PolicyFile, to_policy
-from orchestrator.config.scalars import Duration, Folder, Name, SecretRef, absolute, duration
-from orchestrator.core.nodes import ClusterName, NodeName
+from orchestrator.config.scalars import Duration, Folder, SecretRef, absolute, duration
+from orchestrator.config.ssh import a_list
+from orchestrator.core.nodes import ClusterName
 from orchestrator.core.policies import Policy
-
-NODES_MAX = 4096  #: in one cluster
-PROVIDERS = ("local",)
-PROVIDERS_LATER = ("ssh", "slurm", "kubernetes", "ray")
-
-
-def a_list(value: Any) -> Any:
-    """Let a YAML list stand where a model keeps a tuple."""
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _provider(value: str) -> str:
-    if value in PROVIDERS_LATER:
-        raise ValueError(f"provider {value!r} comes with a later version; now: {PROVIDERS[0]}")
-    if value not in PROVIDERS:
-        raise ValueError(f"unknown provider {value!r}{nearest(value, PROVIDERS)}")
-    return value
-
-
-def _nodes(value: Any) -> str:
-    return "names" if isinstance(value, list | tuple) else "count"
-
-
-Names = Annotated[tuple[Name, ...], BeforeValidator(a_list), Field(min_length=1)]
-Nodes = Annotated[
-    Annotated[Annotated[int, Field(ge=1, le=NODES_MAX)], Tag("count")]
-    | Annotated[Names, Tag("names")],
-    Discriminator(_nodes),
-]
 
 
 def _ledger(value: Any, details: ValidationInfo) -> Any:
@@ -80,31 +52,6 @@ Ledger = Annotated[
     Annotated[str, BeforeValidator(_ledger), Tag("url")] | Annotated[SecretRef, Tag("reference")],
     Discriminator(lambda value: "url" if isinstance(value, str) else "reference"),
 ]
-
-
-class ClusterSettings(Strict):
-    """Nodes that share one fabric and one provider."""
-
-    name: Name = Field(description="name of the cluster")
-    provider: Annotated[str, AfterValidator(_provider)] = Field(
-        description="who rents it to us: local (folders and processes of this computer)"
-    )
-    nodes: Nodes = Field(description="how many, or a list of their names")
-    sku: str = Field(
-        default="local", min_length=1, description="kind of machine; jobs ask by `accelerator`"
-    )
-    accelerators: int = Field(default=0, ge=0, le=64, description="per machine")
-    cohort: str = Field(default="first", min_length=1, description="hand-over batch")
-    price_per_hour: float | None = Field(
-        default=None, ge=0, description="US dollars per machine and hour"
-    )
-
-    @property
-    def node_names(self) -> tuple[NodeName, ...]:
-        """Return the nodes' names; a count gives NAME-001, NAME-002, ..."""
-        if isinstance(self.nodes, int):
-            return tuple(NodeName(f"{self.name}-{i:03d}") for i in range(1, self.nodes + 1))
-        return tuple(NodeName(name) for name in self.nodes)
 
 
 class SlackSettings(Strict):
@@ -203,3 +150,6 @@ def _once(what: str, names: Sequence[str]) -> None:
     twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
         raise ValueError(f"the {what} name {twice[0]!r} is given twice")
+
+
+__all__ = ["NODES_MAX", "ClusterSettings", "Settings", "SlackSettings", "a_list", "load_settings"]

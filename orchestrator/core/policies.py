@@ -20,6 +20,7 @@ EXPLICIT = frozenset(
         "xid:140",  # unrecovered ECC
         "nvml:gpu-lost",
         "nvml:gpu-count",
+        "host-key:changed",  # replaced, or somebody in between: never auto-accepted
     }
 )
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import queue
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from orchestrator.actuators.hands import Hands
-from orchestrator.config.settings import ClusterSettings, Settings
+from orchestrator.config.settings import Settings
 from orchestrator.core.fleet import Cluster, Fleet
 from orchestrator.core.nodes import ClusterName, JobName, ProviderName
 from orchestrator.daemon.bells import Bells
@@ -22,17 +20,14 @@ from orchestrator.daemon.loop import Loop, Message, Saw
 from orchestrator.daemon.pools import Pools
 from orchestrator.daemon.rhythm import Bell
 from orchestrator.daemon.service import Lease, Service
+from orchestrator.daemon.sites import build_site, pool_sizes
 from orchestrator.daemon.tell import build_teller
-from orchestrator.engines.local import LocalEngine
 from orchestrator.engines.site import Keys, Site
 from orchestrator.errors import PermanentError
 from orchestrator.ledger import open_ledger
 from orchestrator.runtime.place import write_atomically
 from orchestrator.runtime.register import Register
 from orchestrator.runtime.store import open_store
-from orchestrator.transports.local import LocalTransport
-from providers.api import Run
-from providers.local import LocalMachines, LocalProvider
 
 PID_FILE = "daemon.json"  #: in the state folder: who runs, for people and for `holdfast chaos`
 
@@ -41,8 +36,8 @@ def build_service(settings: Settings) -> Service:
     """Wire a daemon up; nothing runs and nothing is started yet."""
     clock = SystemClock()
     ledger = open_ledger(settings.ledger_url)
-    sites = {ClusterName(c.name): local_site(settings, c) for c in settings.clusters}
-    keys, pools = Keys(settings.secret_file), Pools()
+    sites = {ClusterName(c.name): build_site(settings, c) for c in settings.clusters}
+    keys, pools = Keys(settings.secret_file), Pools(pool_sizes(settings))
     inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
     registers = _registers()
     lease = Lease(ledger, holder(), clock, is_dead)
@@ -85,53 +80,6 @@ def core_clusters(settings: Settings, sites: dict[ClusterName, Site]) -> tuple[C
         )
         for name, site in sites.items()
     )
-
-
-def local_site(settings: Settings, cluster: ClusterSettings) -> Site:
-    """Return the hands and eyes of a cluster of this computer."""
-    folder = settings.cluster_folder(cluster.name)
-    machines = LocalMachines(
-        nodes=tuple(cluster.node_names),
-        sku=cluster.sku,
-        accelerators=cluster.accelerators,
-        cohort=cluster.cohort,
-        price_per_hour=cluster.price_per_hour,
-    )
-
-    def home(node: str) -> Path:
-        return folder / node
-
-    def run(node: str) -> Run:
-        return LocalTransport(home(node))
-
-    def health(node: str, boot_id: str) -> tuple[str, ...]:
-        expect = settings.health.expect_gpus
-        gpus = cluster.accelerators if expect is None else expect
-        argv = [*_healthchecks(gpus), "-o", "json", "--expect-gpus", str(gpus)]
-        argv += ["--kernel-log", str(home(node) / "kernel.log"), "--disk", str(home(node))]
-        return tuple([*argv, "--boot-id", boot_id] if boot_id else argv)
-
-    provider = LocalProvider(folder, machines)
-    return Site(
-        cluster=ClusterName(cluster.name),
-        provider=provider,
-        engine=LocalEngine(run, home),
-        run=run,
-        home=home,
-        host="127.0.0.1",
-        health=health,
-        health_every=settings.health.every.total_seconds(),
-        health_limit=settings.health.limit.total_seconds(),
-    )
-
-
-def _healthchecks(gpus: int) -> list[str]:
-    """Return how the checks are started on this computer; without site where no driver is asked."""
-    package = importlib.util.find_spec("healthchecks")
-    if package is None or package.origin is None:
-        raise PermanentError("the package healthchecks is not installed; install holdfast again")
-    flags = ["-E"] if gpus else ["-S", "-E"]
-    return [sys.executable, *flags, str(Path(package.origin).with_name("__main__.py"))]
 
 
 def _registers() -> Callable[[JobName, Fleet], Register]:

@@ -123,7 +123,7 @@ def nodes_to_probe(fleet: Fleet, every: timedelta) -> Iterator[NodeName]:
 
     Those in burn-in are always due: they wait for it. The others once within `every`.
     """
-    idle = {NodeState.PROBATION, NodeState.SPARE, NodeState.QUARANTINED}
+    idle = {NodeState.PROBATION, NodeState.SPARE, NodeState.QUARANTINED, NodeState.REPAIRING}
     for name, node in sorted(fleet.nodes.items()):
         belief = fleet.beliefs.nodes.get(name)
         last = belief.probed_at if belief else None

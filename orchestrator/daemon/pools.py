@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 LOG = logging.getLogger("holdfast")
-WORKERS = 8  #: threads per pool
+WORKERS = 8  #: threads per pool, if nothing else is said
 
 
 class Pools:
     """Runs work in the pool of a name; the same key is never under way twice."""
 
-    def __init__(self) -> None:
-        """Start with no pool; each is made when it is first used."""
+    def __init__(self, sizes: Mapping[str, int] | None = None) -> None:
+        """Start with no pool; each is made when it is first used, with its threads of `sizes`."""
+        self._sizes = dict(sizes or {})
         self._pools: dict[str, ThreadPoolExecutor] = {}
         self._under_way: set[str] = set()
         self._lock = threading.Condition()
@@ -29,7 +30,8 @@ class Pools:
             self._under_way.add(key)
             executor = self._pools.get(pool)
             if executor is None:
-                executor = ThreadPoolExecutor(WORKERS, thread_name_prefix=f"holdfast-{pool}")
+                size = self._sizes.get(pool, WORKERS)
+                executor = ThreadPoolExecutor(size, thread_name_prefix=f"holdfast-{pool}")
                 self._pools[pool] = executor
 
         def run() -> None:

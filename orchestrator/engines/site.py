@@ -7,14 +7,22 @@ import hashlib
 import hmac
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from orchestrator.core.nodes import ClusterName, JobName
-from orchestrator.engines.api import Engine
+from orchestrator.engines.api import AgentAddress, Engine
 from orchestrator.errors import PermanentError
+from orchestrator.runtime.wire import Connection, call, direct
 from providers.api import Provider, Run
+
+
+def _direct(node: str, host: str, port: int, limit: float) -> AbstractContextManager[Connection]:
+    del node
+    return direct(host, port, limit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +34,22 @@ class Site:
     engine: Engine
     run: Callable[[str], Run]  #: the transport of a node
     home: Callable[[str], Path]  #: a node's folder, on the node
-    host: str  #: the interface agents bind, on the node
+    host: Callable[[str], str]  #: the interface that agents bind on a node
     health: Callable[[str, str], tuple[str, ...]]  #: (node, boot id) -> argv of the passive checks
+    #: (node, host, port, limit) -> a connection to what listens there
+    reach: Callable[[str, str, int, float], AbstractContextManager[Connection]] = _direct
     health_every: float = 30.0  #: seconds between two runs by an agent
     health_limit: float = 20.0  #: seconds one run may take
+
+    def call(
+        self, node: str, address: AgentAddress, key: str, body: Mapping[str, Any], timeout: float
+    ) -> dict[str, Any]:
+        """Ask an agent of a node; raises as `runtime.wire.call` does."""
+
+        def connect(host: str, port: int, limit: float) -> AbstractContextManager[Connection]:
+            return self.reach(node, host, port, limit)
+
+        return call(address.host, address.port, key, body, timeout, connect)
 
 
 class Keys:

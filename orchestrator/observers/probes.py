@@ -9,6 +9,7 @@ from orchestrator.core.observations import NodeUnreached, Probed
 from orchestrator.engines.site import Site
 from orchestrator.errors import HoldfastError
 from orchestrator.observers.findings import parse_output
+from orchestrator.observers.strangers import not_reached
 
 LIMIT = 20.0  #: seconds for the whole run; each check has its own, shorter one
 
@@ -18,7 +19,7 @@ def probe_node(site: Site, node: NodeName, boot_id: str, now: datetime) -> Probe
     try:
         ended = site.run(node)(site.health(node, boot_id), limit=LIMIT)
     except HoldfastError as error:
-        return NodeUnreached(node, now, str(error))
+        return not_reached(node, error, now)
     findings, complete = parse_output(ended.out)
     seen_boot = next((finding.boot_id for finding in findings if finding.boot_id), boot_id)
     return Probed(node, now, seen_boot, findings, complete)

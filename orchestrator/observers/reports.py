@@ -12,7 +12,6 @@ from orchestrator.core.observations import (
     AgentSeen,
     AgentSilent,
     NodeReached,
-    NodeUnreached,
     Observation,
     Probed,
 )
@@ -20,9 +19,10 @@ from orchestrator.engines.api import AgentAddress, Found
 from orchestrator.engines.site import Keys, Site
 from orchestrator.errors import HoldfastError, PermanentError, TransientError
 from orchestrator.observers.findings import parse_all
+from orchestrator.observers.strangers import not_reached
 from orchestrator.runtime import reports
 from orchestrator.runtime.reports import AgentReport
-from orchestrator.runtime.wire import WireError, call
+from orchestrator.runtime.wire import WireError
 
 ASK_LIMIT = 2.0  #: seconds an agent has to answer
 
@@ -52,31 +52,33 @@ def ask_agent(
     first_error = "its address is not known"
     if asked.address is not None:
         try:
-            return _seen(asked, _ask(asked, asked.address, key, token), now)
+            return _seen(asked, _ask(site, asked, asked.address, key, token), now)
         except (TransientError, WireError) as error:  # its port may be somebody else's by now
             first_error = str(error)
         except PermanentError as error:
-            return (AgentSilent(asked.node, asked.job, asked.attempt, now, str(error)),)
+            silent = AgentSilent(asked.node, asked.job, asked.attempt, now, str(error))
+            seen = not_reached(asked.node, error, now)
+            return (silent, seen) if isinstance(seen, Probed) else (silent,)
     try:
         found = site.engine.find(asked.node, asked.run)
     except HoldfastError as error:
         return (
             AgentSilent(asked.node, asked.job, asked.attempt, now, first_error),
-            NodeUnreached(asked.node, now, str(error)),
+            not_reached(asked.node, error, now),
         )
-    return _found(asked, found, key, token, now) or (
+    return _found(site, asked, found, key, token, now) or (
         NodeReached(asked.node, now, found.boot_id),
         AgentSilent(asked.node, asked.job, asked.attempt, now, first_error),
     )
 
 
 def _found(
-    asked: Asked, found: Found, key: str, token: int, now: datetime
+    site: Site, asked: Asked, found: Found, key: str, token: int, now: datetime
 ) -> tuple[Observation, ...]:
     reached = NodeReached(asked.node, now, found.boot_id)
     if found.agent is not None and found.agent != asked.address:
         try:
-            return (reached, *_seen(asked, _ask(asked, found.agent, key, token), now))
+            return (reached, *_seen(asked, _ask(site, asked, found.agent, key, token), now))
         except HoldfastError:
             return ()  # it is told as silence, with the first error
     if found.agent is None and found.gone is not None:
@@ -85,11 +87,11 @@ def _found(
     return ()
 
 
-def _ask(asked: Asked, address: AgentAddress, key: str, token: int) -> AgentReport:
+def _ask(site: Site, asked: Asked, address: AgentAddress, key: str, token: int) -> AgentReport:
     body: dict[str, Any] = {"ask": "status", "token": token, "confirm": asked.confirm}
     if asked.heard is not None:
         body["heard"] = asked.heard  # its clock for `stop_after` starts at an answer we kept
-    report = reports.decode(call(address.host, address.port, key, body, timeout=ASK_LIMIT))
+    report = reports.decode(site.call(asked.node, address, key, body, timeout=ASK_LIMIT))
     if (report.node, report.job, report.attempt) != (asked.node, asked.job, asked.attempt):
         raise PermanentError(f"{asked.node}: another agent answered: {report.node} {report.job}")
     return report

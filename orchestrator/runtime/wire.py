@@ -18,9 +18,10 @@ import secrets
 import socket
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from orchestrator.errors import HoldfastError, PermanentError, TransientError
 
@@ -34,6 +35,28 @@ _CHUNK = 65_536
 
 class WireError(PermanentError):
     """The other side does not speak this protocol, or does not hold the attempt's key."""
+
+
+class Connection(Protocol):
+    """What `call` needs of a socket, so that a tunnel can stand in for one."""
+
+    def settimeout(self, seconds: float | None) -> None:
+        """Let the next call take that long."""
+
+    def sendall(self, data: bytes) -> Any:
+        """Send everything."""
+
+    def recv(self, size: int) -> bytes:
+        """Return what arrived; empty once the other side hung up."""
+
+
+#: (host, port, limit in seconds) -> an open connection; raises `OSError` or `HoldfastError`
+Connect = Callable[[str, int, float], AbstractContextManager[Connection]]
+
+
+def direct(host: str, port: int, limit: float) -> AbstractContextManager[Connection]:
+    """Connect by TCP from this computer."""
+    return socket.create_connection((host, port), timeout=limit)
 
 
 class Lines:
@@ -198,7 +221,14 @@ def refusal(error: HoldfastError) -> dict[str, Any]:
     return {"error": str(error), "transient": isinstance(error, TransientError)}
 
 
-def call(host: str, port: int, key: str, body: Mapping[str, Any], timeout: float) -> dict[str, Any]:
+def call(
+    host: str,
+    port: int,
+    key: str,
+    body: Mapping[str, Any],
+    timeout: float,
+    connect: Connect = direct,
+) -> dict[str, Any]:
     """Ask once and return the reply, within `timeout` seconds altogether.
 
     Raises `TransientError` if nobody answers in time or the connection breaks (a listener hangs up
@@ -207,7 +237,7 @@ def call(host: str, port: int, key: str, body: Mapping[str, Any], timeout: float
     deadline = time.monotonic() + timeout
     where = f"{host}:{port}"
     try:
-        with socket.create_connection((host, port), timeout=timeout) as connection:
+        with connect(host, port, timeout) as connection:
             reply = _exchange(connection, Asker(key), body, deadline)
     except OSError as error:  # refused, reset, unreachable, timed out, no such host
         raise TransientError(f"{where} does not answer: {error}") from error
@@ -220,7 +250,7 @@ def call(host: str, port: int, key: str, body: Mapping[str, Any], timeout: float
 
 
 def _exchange(
-    connection: socket.socket, asker: Asker, body: Mapping[str, Any], deadline: float
+    connection: Connection, asker: Asker, body: Mapping[str, Any], deadline: float
 ) -> dict[str, Any]:
     asked = False
     while True:
@@ -237,7 +267,7 @@ def _exchange(
             return replies[0]
 
 
-def _arm(connection: socket.socket, deadline: float) -> None:
+def _arm(connection: Connection, deadline: float) -> None:
     """Let the next call on the socket take what is left of the time, whoever trickles bytes."""
     left = deadline - time.monotonic()
     if left <= 0:

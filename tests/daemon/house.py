@@ -35,7 +35,7 @@ from orchestrator.ledger.memory import MemoryLedger
 from orchestrator.runtime.register import Register
 from orchestrator.runtime.spec import AgentSpec
 from orchestrator.runtime.store import open_store
-from providers.api import Capability, Completed, MachineListed, Power, Run
+from providers.api import Capability, Completed, Limited, MachineListed, Power, Run
 from tests.core.world import QUICK
 
 BEGIN = datetime(2026, 11, 1, tzinfo=UTC)
@@ -110,7 +110,7 @@ class WilfulLedger(MemoryLedger):
         super().remember_alert(token, incident, state)
 
 
-class DreamProvider:
+class DreamProvider(Limited):
     """Machines that are always on."""
 
     name = "sim"
@@ -177,7 +177,7 @@ def dream_site(provider: DreamProvider, engine: DreamEngine, run: Run = healthy)
         engine=engine,
         run=lambda node: run,
         home=lambda node: Path("/nowhere") / node,
-        host="127.0.0.1",
+        host=lambda node: "127.0.0.1",
         health=lambda node, boot_id: ("checks", node, boot_id),
     )
 

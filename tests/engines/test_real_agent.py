@@ -41,7 +41,7 @@ class Lot:
             engine=self.engine,
             run=lambda node: LocalTransport(self.home),
             home=lambda node: self.home,
-            host="127.0.0.1",
+            host=lambda node: "127.0.0.1",
             health=lambda node, boot_id: ("true",),
         )
         self.spec = AgentSpec(

@@ -7,15 +7,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from orchestrator.chaos import Chaos, Rank
+from orchestrator.chaos import Rank, ranks_of
 from orchestrator.core.jobs import OVER, Job
+from orchestrator.core.nodes import Node
 from orchestrator.ledger import Event, Ledger, open_ledger
 from orchestrator.runtime import processes
 
@@ -37,15 +39,18 @@ class LocalFleet:
     """One configuration, its daemons, and how to look at what they do."""
 
     folder: Path
-    clusters: dict[str, int] = field(default_factory=lambda: {"ash": 3})
+    #: a count of local nodes, or whatever else the file says of a cluster
+    clusters: Mapping[str, int | dict[str, Any]] = field(default_factory=lambda: {"ash": 3})
     policy: dict[str, Any] = field(default_factory=dict)
     daemons: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         clusters = [
-            {"name": name, "provider": "local", "nodes": count}
-            for name, count in self.clusters.items()
+            {"name": name, "provider": "local", "nodes": about}
+            if isinstance(about, int)
+            else {"name": name, **about}
+            for name, about in self.clusters.items()
         ]
         self.config.write_text(
             yaml.safe_dump(
@@ -106,10 +111,24 @@ class LocalFleet:
         found: Job = self.until(f"{name} is over", over, limit)
         return found
 
-    def ranks(self, job: str) -> list[Rank]:
-        import random
+    def nodes(self) -> dict[str, Node]:
+        fleet = self.ledger.snapshot(datetime.now(UTC), ())
+        return {str(name): node for name, node in fleet.nodes.items()}
 
-        return Chaos(self.state, random.Random(0)).ranks(job)
+    def ranks(self, job: str) -> list[Rank]:
+        return sorted(
+            (rank for home in self.homes for rank in ranks_of(home, job)), key=lambda one: one.rank
+        )
+
+    @property
+    def homes(self) -> list[Path]:
+        """Every folder of a node that this computer can see."""
+        found = list(self.state.glob("clusters/*/*/"))
+        for about in self.clusters.values():
+            for part in ("ssh", "slurm"):
+                if isinstance(about, dict) and "folder" in about.get(part, {}):
+                    found += Path(about[part]["folder"]).glob("nodes/*/")
+        return found
 
     def events(self, *kinds: str) -> list[Event]:
         story = self.ledger.story(None, limit=100_000)
@@ -127,7 +146,7 @@ class LocalFleet:
         raise AssertionError(f"not within {limit} s: {what}\n{tail}")
 
     def survivors(self) -> list[int]:
-        homes = {os.path.realpath(home) for home in self.state.glob("clusters/*/*/")}
+        homes = {os.path.realpath(home) for home in self.homes}
         found = []
         for process in processes.every():
             env = processes.environment(process.pid) or {}
@@ -141,5 +160,5 @@ class LocalFleet:
                 daemon.send_signal(signal.SIGCONT)
                 daemon.kill()
             daemon.wait()
-        for home in self.state.glob("clusters/*/*/"):
+        for home in self.homes:
             processes.kill_home(home)

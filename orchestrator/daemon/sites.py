@@ -1,0 +1,188 @@
+"""A cluster's settings -> its provider, engine and transports, wired together."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+
+from orchestrator.config.settings import ClusterSettings, Settings
+from orchestrator.config.ssh import MachineSettings, SshSettings
+from orchestrator.core.nodes import ClusterName
+from orchestrator.daemon.pools import WORKERS
+from orchestrator.engines.bundle import bundle
+from orchestrator.engines.installed import Installed
+from orchestrator.engines.launched import LaunchedEngine
+from orchestrator.engines.local import LocalEngine
+from orchestrator.engines.site import Site
+from orchestrator.errors import PermanentError
+from orchestrator.runtime.wire import Connection
+from orchestrator.transports.child import OwnRun
+from orchestrator.transports.local import LocalTransport
+from orchestrator.transports.ssh import Access, HostAddress, Identity, SshFleet
+from orchestrator.transports.ssh.hostkeys import pin
+from providers.api import Capability, MachineListed, Power, Run
+from providers.local import LocalMachines, LocalProvider
+from providers.ssh import SshInventory, SshProvider, Switch, capabilities
+
+WORKERS_MAX = 32  #: threads of one cluster's pool; more only wait for the interpreter's lock
+
+
+def build_site(settings: Settings, cluster: ClusterSettings) -> Site:
+    """Return the hands and eyes of a cluster; opens no connection."""
+    match cluster.provider:
+        case "local":
+            return _local(settings, cluster)
+        case "ssh":
+            return _ssh(settings, cluster)
+        case other:
+            raise PermanentError(f"no provider is called {other}")
+
+
+def abilities(cluster: ClusterSettings) -> frozenset[Capability]:
+    """Return what the provider of a cluster can do, without building it."""
+    match cluster.provider:
+        case "ssh":
+            return capabilities(_inventory(cluster, cluster.ssh or SshSettings()))
+        case _:
+            return LocalProvider.capabilities
+
+
+def pool_sizes(settings: Settings) -> dict[str, int]:
+    """Return the threads of each cluster's pool: a hanging node must not starve its neighbours."""
+    return {
+        one.name: max(WORKERS, min(WORKERS_MAX, len(one.node_names))) for one in settings.clusters
+    }
+
+
+def _local(settings: Settings, cluster: ClusterSettings) -> Site:
+    """Return the hands and eyes of a cluster of this computer."""
+    folder = settings.cluster_folder(cluster.name)
+    machines = LocalMachines(
+        nodes=tuple(cluster.node_names),
+        sku=cluster.sku,
+        accelerators=cluster.accelerators,
+        cohort=cluster.cohort,
+        price_per_hour=cluster.price_per_hour,
+    )
+
+    def home(node: str) -> Path:
+        return folder / node
+
+    def run(node: str) -> Run:
+        return LocalTransport(home(node))
+
+    def health(node: str, boot_id: str) -> tuple[str, ...]:
+        gpus = _gpus(settings, cluster)
+        argv = [*_healthchecks(gpus), "-o", "json", "--expect-gpus", str(gpus)]
+        argv += ["--kernel-log", str(home(node) / "kernel.log"), "--disk", str(home(node))]
+        return tuple([*argv, "--boot-id", boot_id] if boot_id else argv)
+
+    provider = LocalProvider(folder, machines)
+    return Site(
+        cluster=ClusterName(cluster.name),
+        provider=provider,
+        engine=LocalEngine(run, home),
+        run=run,
+        home=home,
+        host=lambda node: "127.0.0.1",
+        health=health,
+        health_every=settings.health.every.total_seconds(),
+        health_limit=settings.health.limit.total_seconds(),
+    )
+
+
+def _ssh(settings: Settings, cluster: ClusterSettings) -> Site:
+    """Return the hands and eyes of a list of hosts."""
+    ssh = cluster.ssh or SshSettings()
+    fleet = ssh_fleet(cluster)
+    installed = Installed(bundle(), ssh.node_folder, ssh.python)
+    run = installed.wrapped(fleet.run)
+    listens = {one.name: one.cluster_address or _address(one).address for one in cluster.machines}
+
+    def home(node: str) -> Path:
+        return ssh.node_folder / "nodes" / node
+
+    def health(node: str, boot_id: str) -> tuple[str, ...]:
+        del boot_id  # the kernel's own is the truth there
+        gpus = ["--expect-gpus", str(_gpus(settings, cluster))]
+        return (*installed.checks, "-o", "json", *gpus, "--disk", str(ssh.node_folder))
+
+    def tunnel(node: str, host: str, port: int, limit: float) -> AbstractContextManager[Connection]:
+        return fleet.connect(node, host, port, limit)
+
+    site = Site(
+        cluster=ClusterName(cluster.name),
+        provider=SshProvider(_inventory(cluster, ssh), fleet.run, OwnRun()),
+        engine=LaunchedEngine(run, home, lambda node: installed.launch),
+        run=run,
+        home=home,
+        host=lambda node: listens[node],
+        health=health,
+        health_every=settings.health.every.total_seconds(),
+        health_limit=settings.health.limit.total_seconds(),
+    )
+    return site if ssh.direct else replace(site, reach=tunnel)
+
+
+def ssh_fleet(cluster: ClusterSettings) -> SshFleet:
+    """Return the connections of a list of hosts; raises `UserError` if keys cannot be read."""
+    ssh = cluster.ssh or SshSettings()
+    hosts = {one.name: _address(one, ssh.port) for one in cluster.machines}
+    pinned = {hosts[one.name].host: one.host_keys for one in cluster.machines}
+    access = Access(
+        user=ssh.user,
+        identity=Identity(ssh.key, ssh.passphrase.reveal if ssh.passphrase else None),
+        connect_limit=ssh.connect_limit.total_seconds(),
+    )
+    jump = None
+    if ssh.jump is not None:
+        through = HostAddress("the jump host", ssh.jump.address, ssh.jump.port)
+        pinned[through.host] = ssh.jump.host_keys
+        jump = (through, replace(access, user=ssh.jump.user or ssh.user, sessions_max=64))
+    return SshFleet(hosts, access, pin(pinned, ssh.known_hosts), jump)
+
+
+def _address(machine: MachineSettings, port: int = 22) -> HostAddress:
+    return HostAddress(machine.name, machine.address or machine.name, machine.port or port)
+
+
+def _inventory(cluster: ClusterSettings, ssh: SshSettings) -> SshInventory:
+    price = cluster.price_per_hour
+    machines = tuple(
+        MachineListed(
+            node=one.name,
+            id=f"ssh-{cluster.name}-{one.name}",
+            cohort=one.cohort or cluster.cohort,
+            sku=one.sku or cluster.sku,
+            accelerators=cluster.accelerators if one.accelerators is None else one.accelerators,
+            serials=one.serials,
+            power=Power.RUNNING,
+            boot_id="",
+            price_per_hour=price if one.price_per_hour is None else one.price_per_hour,
+        )
+        for one in cluster.machines
+    )
+    power = ssh.power
+    return SshInventory(
+        machines=machines,
+        addresses={one.name: _address(one).address for one in cluster.machines},
+        reboot=ssh.reboot or (),
+        switch=Switch(power.status or (), power.cycle or (), power.limit.total_seconds()),
+    )
+
+
+def _gpus(settings: Settings, cluster: ClusterSettings) -> int:
+    expect = settings.health.expect_gpus
+    return cluster.accelerators if expect is None else expect
+
+
+def _healthchecks(gpus: int) -> list[str]:
+    """Return how the checks are started on this computer; without site where no driver is asked."""
+    package = importlib.util.find_spec("healthchecks")
+    if package is None or package.origin is None:
+        raise PermanentError("the package healthchecks is not installed; install holdfast again")
+    flags = ["-E"] if gpus else ["-S", "-E"]
+    return [sys.executable, *flags, str(Path(package.origin).with_name("__main__.py"))]
