@@ -53,15 +53,14 @@ def sweep_silent(look: Look, attempt: Attempt, gang: Gang) -> None:
             look.ask(SweepNode(node.name, attempt.job, attempt.number, reason))
 
 
-def dismiss_agents(look: Look) -> None:
-    """Stop every agent that has no business where it is."""
-    for name in sorted(look.fleet.nodes):
-        for agent in look.belief(name).agents:
-            attempt = look.attempt(agent.job, agent.attempt)
-            reason = _dismissal(look, look.fleet.nodes[name], agent, attempt)
-            if reason is not None:
-                _end(look, name, agent, reason)
-        _end_unheard(look, look.fleet.nodes[name])
+def dismiss_agents(look: Look, node: Node) -> None:
+    """Stop every agent that has no business on this node."""
+    for agent in look.belief(node.name).agents:
+        attempt = look.attempt(agent.job, agent.attempt)
+        reason = _dismissal(look, node, agent, attempt)
+        if reason is not None:
+            _end(look, node.name, agent, reason)
+    _end_unheard(look, node)
 
 
 def _may_start(look: Look, attempt: Attempt, node: Node) -> bool:
@@ -77,7 +76,7 @@ def _may_start(look: Look, attempt: Attempt, node: Node) -> bool:
         return False
     starts = look.starts(node.name, attempt)
     window = look.policy.agent_starts_window
-    lately = [at for at in starts if at > look.now - window]
+    lately = look.lately(starts, window)
     if look.exhausted(lately, look.policy.agent_starts_max, window):
         return False
     return not lately or look.due(lately[-1] + look.policy.look_every * 2 ** (len(lately) - 1))

@@ -22,28 +22,26 @@ RETRY_LOOKS = 5  #: looks between the first two tries of a repair that came to n
 RETRY_DOUBLINGS = 10  #: that pause doubles so often: a dead cluster is not asked every second
 
 
-def tend_nodes(look: Look) -> None:
-    """Enlist what is new, and move on every node that nobody else decides about."""
-    _enlist(look)
-    for node in look.nodes():
-        match node.state:
-            case S.BURN_IN:
-                _burn_in(look, node)
-            case S.SPARE | S.PROBATION:
-                _keep_spare(look, node)
-            case S.IN_USE | S.STANDBY | S.DRAINING:
-                _leave_if_off(look, node)
-            case S.QUARANTINED:
-                _quarantined(look, node)
-            case S.REPAIRING:
-                _repairing(look, node)
-            case S.RETIRED:
-                pass
+def tend_node(look: Look, node: Node) -> None:
+    """Move on a node that nobody else decides about."""
+    match node.state:
+        case S.BURN_IN:
+            _burn_in(look, node)
+        case S.SPARE | S.PROBATION:
+            _keep_spare(look, node)
+        case S.IN_USE | S.STANDBY | S.DRAINING:
+            _leave_if_off(look, node)
+        case S.QUARANTINED:
+            _quarantined(look, node)
+        case S.REPAIRING:
+            _repairing(look, node)
+        case S.RETIRED:
+            pass
 
 
 def share_left(look: Look, cluster: ClusterName) -> bool:
     """Say whether one more node of this cluster may be held back: a share, but always one."""
-    nodes = [n for n in look.nodes() if n.cluster == cluster and n.state is not S.RETIRED]
+    nodes = [node for node in look.nodes_in(cluster) if node.state is not S.RETIRED]
     held = [n for n in nodes if n.state in HELD_BACK and not operators(n.cordon)]
     return len(held) < max(1, int(look.policy.quarantine_share * len(nodes) + 1e-9))
 
@@ -71,10 +69,11 @@ def repairable(look: Look, node: Node) -> bool:
     return look.policy.repair and cluster is not None and RepairStep.REBOOT in cluster.can
 
 
-def _enlist(look: Look) -> None:
-    for name in sorted(look.fleet.beliefs.nodes):
+def enlist_new(look: Look, _: str) -> None:
+    """Take every machine that a provider lists as running into the fleet."""
+    for name in look.unlisted():
         belief = look.belief(name)
-        if name in look.fleet.nodes or belief.seen is None or belief.cluster is None:
+        if belief.seen is None or belief.cluster is None:
             continue
         if belief.seen.power is Power.RUNNING and look.cluster(belief.cluster) is not None:
             reason = f"{belief.provider or 'its provider'} lists it"

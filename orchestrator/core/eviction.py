@@ -31,19 +31,25 @@ class Weighed:
     shared: str | None = None  #: why the suspects are left alone
 
 
-def evict_unfit(look: Look) -> None:
-    """Take every condemned node out of its gang, within the limits."""
-    for attempt in look.attempts(LIVE):
-        for node, judgement in weigh(look, attempt).condemned:
-            if refusal(look, attempt) is None:
-                instead = _replacement(look, attempt, node)
-                reason = f"from {attempt.job}: {judgement.words}; {instead}"
-                start, end = node.state, NodeState.QUARANTINED
-                look.do(MoveNode(node.name, start, end, reason, counts="eviction"))
+def evict_unfit(look: Look, attempt: Attempt) -> None:
+    """Take every condemned node out of a gang that lives, within the limits."""
+    if attempt.state not in LIVE:
+        return
+    for node, judgement in weigh(look, attempt).condemned:
+        if refusal(look, attempt) is None:
+            instead = _replacement(look, attempt, node)
+            reason = f"from {attempt.job}: {judgement.words}; {instead}"
+            start, end = node.state, NodeState.QUARANTINED
+            look.do(MoveNode(node.name, start, end, reason, counts="eviction"))
 
 
 def weigh(look: Look, attempt: Attempt) -> Weighed:
     """Judge every seat of an attempt."""
+    question = ("weigh", attempt.job, attempt.number)
+    return look.once(question, lambda: _weigh(look, attempt))
+
+
+def _weigh(look: Look, attempt: Attempt) -> Weighed:
     seats = look.seats(attempt)
     judged = [(node, look.judge(node)) for node in seats]
     named = [(node, one) for node, one in judged if one.explicit]
@@ -75,5 +81,5 @@ def _replacement(look: Look, attempt: Attempt, node: Node) -> str:
             look.belief(seat.name).agent(attempt.job, attempt.number)
         ):
             return f"standby {seat.name} takes its place"
-    fit = spares(look, attempt.cluster, look.fleet.jobs[attempt.job].spec)
+    fit = spares(look, attempt.cluster, look.job(attempt.job).spec)
     return f"spare {fit[0].name} takes its place" if fit else "no spare is left to take its place"

@@ -29,6 +29,11 @@ class Gang:
 
 def read_gang(look: Look, attempt: Attempt) -> Gang:
     """Read one attempt's gang from the reports of its agents and from the register."""
+    question = ("gang", attempt.job, attempt.number)
+    return look.once(question, lambda: _read_gang(look, attempt))
+
+
+def _read_gang(look: Look, attempt: Attempt) -> Gang:
     agents = dict(look.agents(attempt))
     reports = {name: a.report for name, a in agents.items() if a.report is not None}
     heard = {name: report for name, report in reports.items() if answers(agents[name])}

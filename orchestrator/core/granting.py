@@ -67,7 +67,7 @@ def give_grant(look: Look, attempt: Attempt) -> None:
 
 def _wanted(look: Look, attempt: Attempt, gang: Gang) -> Wanted | None:
     """Compose the next grant; None while it must wait, or too few could be in it."""
-    spec = look.fleet.jobs[attempt.job].spec
+    spec = look.job(attempt.job).spec
     held = ranked(look, attempt, gang)
     nodes = [node for node in held if node.state is NodeState.IN_USE]
     if any(coming(look, attempt, node) for node in nodes):
@@ -129,7 +129,7 @@ def _stuck(look: Look, attempt: Attempt, gang: Gang, grant: SeatGrant) -> bool:
     waiting = [one for one in reports if one.stage is Stage.WAITING and one.grant == grant.number]
     if not waiting:
         return False
-    if look.fleet.jobs[attempt.job].spec.register is None and len(waiting) == len(grant.nodes):
+    if look.job(attempt.job).spec.register is None and len(waiting) == len(grant.nodes):
         return True
     return look.due(grant.issued_at + look.policy.seat_wait)
 

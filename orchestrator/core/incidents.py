@@ -1,7 +1,8 @@
 """What people should be told of, derived from the level: an incident is open while its cause is.
 
-`wanted` says what is wrong now; what is wanted and not open begins, what is open and not wanted
-ends. Nothing is remembered elsewhere: repeating the look opens nothing twice.
+Each node, job, attempt and cluster says what is wrong with it now; what is wrong and not open
+begins, what is open and not wrong ends. Nothing is remembered elsewhere: repeating the look opens
+nothing twice.
 """
 
 from __future__ import annotations
@@ -12,45 +13,60 @@ from datetime import UTC, datetime
 from orchestrator.core.custody import needs_repair, repairable, repairs_spent
 from orchestrator.core.decisions import CloseIncident, OpenIncident
 from orchestrator.core.eviction import refusal, weigh
+from orchestrator.core.fleet import Cluster
 from orchestrator.core.gang import live, read_gang
-from orchestrator.core.jobs import OVER, Attempt, AttemptState, Job, JobState, Outcome
+from orchestrator.core.jobs import OVER, Attempt, Job, JobState, Outcome
 from orchestrator.core.look import DAY, LIVE, Look
 from orchestrator.core.nodes import Node, NodeState
 from orchestrator.core.orders import operators
 from orchestrator.core.pages import Page
+from orchestrator.core.parts import Wrong
 from orchestrator.core.recovery import shortage
 from orchestrator.runtime.lineage import Cause
 from orchestrator.runtime.reports import AgentReport, Note, Stage
 
-Wrong = tuple[Page, str, str]  #: page, subject, reason
 TWICE = "same failure twice"  #: how `lineage.choose_resume` begins to tell of poison
 
 
-def tell(look: Look) -> None:
+def tell(look: Look, _: str) -> None:
     """Open what is wrong and not open yet, close what is right again."""
     found: dict[tuple[Page, str], str] = {}
-    for page, subject, reason in wanted(look):
+    for page, subject, reason in look.wrongs():
         found.setdefault((page, subject), reason)
-    known = {(one.page, one.subject) for one in look.fleet.incidents}
+    known = look.incidents()
     for page, subject in sorted(found.keys() - known):
         look.do(OpenIncident(page, subject, found[page, subject]))
     for page, subject in sorted(known - found.keys()):
         look.do(CloseIncident(page, subject, "its cause is gone"))
 
 
-def wanted(look: Look) -> Iterator[Wrong]:
-    """Yield everything that is wrong now."""
-    for node in look.nodes():
-        if node.state is not NodeState.RETIRED:
-            yield from _of_node(look, node)
-    for name in sorted(look.fleet.jobs):
-        yield from _of_job(look, look.fleet.jobs[name])
-    for attempt in look.attempts(LIVE):
-        yield from _of_attempt(look, attempt)
-    for cluster in sorted(look.fleet.clusters, key=lambda one: one.name):
-        belief = look.fleet.beliefs.clusters.get(cluster.name)
-        if belief and look.lasts(belief.failing_since, look.policy.silence_max):
-            yield Page.PROVIDER_API, cluster.name, belief.error
+def wrong_with_node(look: Look, node: Node) -> None:
+    """Say what is wrong with a node."""
+    if node.state is not NodeState.RETIRED:
+        _say(look, _of_node(look, node))
+
+
+def wrong_with_job(look: Look, job: Job) -> None:
+    """Say what is wrong with a job."""
+    _say(look, _of_job(look, job))
+
+
+def wrong_with_attempt(look: Look, attempt: Attempt) -> None:
+    """Say what is wrong with an attempt that lives."""
+    if attempt.state in LIVE:
+        _say(look, _of_attempt(look, attempt))
+
+
+def wrong_with_cluster(look: Look, cluster: Cluster) -> None:
+    """Say what is wrong with a cluster's provider."""
+    belief = look.listing(cluster.name)
+    if belief and look.lasts(belief.failing_since, look.policy.silence_max):
+        look.wrong(Page.PROVIDER_API, cluster.name, belief.error)
+
+
+def _say(look: Look, wrongs: Iterator[Wrong]) -> None:
+    for page, subject, reason in wrongs:
+        look.wrong(page, subject, reason)
 
 
 def _of_node(look: Look, node: Node) -> Iterator[Wrong]:
@@ -90,13 +106,14 @@ def _of_job(look: Look, job: Job) -> Iterator[Wrong]:
 
 def _of_move(look: Look, job: Job) -> Iterator[Wrong]:
     """Tell of a job that lost its cluster until it runs elsewhere and the old attempt is closed."""
-    mine = [attempt for attempt in look.attempts(AttemptState) if attempt.job == job.name]
+    mine = look.attempts_of(job.name)
     moved = [attempt for attempt in mine if attempt.outcome is Outcome.MOVED]
     if moved:
         yield Page.CLUSTER_LOST, job.name, moved[-1].reason
         return
-    told = any((i.page, i.subject) == (Page.CLUSTER_LOST, job.name) for i in look.fleet.incidents)
-    if told and not any(read_gang(look, one).members for one in mine if one.state in LIVE):
+    if look.incident(Page.CLUSTER_LOST, job.name) is None:
+        return
+    if not any(read_gang(look, one).members for one in mine if one.state in LIVE):
         yield Page.CLUSTER_LOST, job.name, "it does not run elsewhere yet"
 
 

@@ -4,50 +4,204 @@ The modules of `reconcile` (orders, custody, eviction, recovery, placement, inci
 `Look`. A decision that changes only the ledger is enacted on the working copy at once, so that the
 next module sees it; the others are collected. Every comparison with time goes through `due`, so
 that `look_again_at` names exactly the moments at which the same snapshot would decide otherwise.
+Everything is read through the methods below: they are quick, and they note what was read, so that
+the next look need not think it again (see `parts`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
+from typing import Any, TypeVar
 
-from orchestrator.core.beliefs import AgentBelief, NodeBelief, RegisterBelief
-from orchestrator.core.decisions import Decision, Effect, LedgerOnly, RepairStep, StartAgent, key
+from orchestrator.core.beliefs import AgentBelief, ClusterBelief, NodeBelief, RegisterBelief
+from orchestrator.core.decisions import (
+    Decision,
+    Effect,
+    Incident,
+    LedgerOnly,
+    RepairStep,
+    StartAgent,
+    key,
+)
 from orchestrator.core.enact import enact, start_subject
 from orchestrator.core.fleet import Cluster, Fleet
-from orchestrator.core.jobs import Attempt, AttemptState
+from orchestrator.core.index import (
+    ATTEMPTS,
+    CLUSTERS,
+    INCIDENTS,
+    JOBS,
+    NODES,
+    ORDERS,
+    UNLISTED,
+    Cell,
+    Index,
+)
+from orchestrator.core.jobs import Attempt, AttemptState, Job
 from orchestrator.core.judge import Judgement, judge
-from orchestrator.core.nodes import SEATED, ClusterName, JobName, Node, NodeName
+from orchestrator.core.nodes import ClusterName, JobName, Node, NodeName
+from orchestrator.core.observations import Ordered
+from orchestrator.core.pages import Page
+from orchestrator.core.parts import (
+    EVERYTHING,
+    WRONGS,
+    Key,
+    Kind,
+    Notes,
+    Parts,
+    Phase,
+    Wrong,
+    run,
+)
 from orchestrator.core.policies import Policy
 
 LIVE = frozenset({AttemptState.OPENING, AttemptState.OPEN})
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+T = TypeVar("T")
 
 
 class Look:
-    """The fleet while it is being thought about. Lives for one call of `reconcile`."""
+    """The fleet while it is being thought about, in one `reconcile` or one after the other."""
 
-    def __init__(self, fleet: Fleet, policy: Policy) -> None:
-        """Begin a look at this snapshot."""
-        self.fleet, self.policy = fleet, policy
+    def __init__(self, fleet: Fleet, policy: Policy, phases: Iterable[Phase] = ()) -> None:
+        """Begin with a look at this snapshot."""
+        self.policy = policy
         self.decisions: list[Decision] = []
-        self.moments: set[datetime] = set()
-        self._asked: set[str] = {intent.key for intent in fleet.intents}
-        self._settled = {settled.key: settled for settled in fleet.settled}
-        self._clusters = {cluster.name: cluster for cluster in fleet.clusters}
+        self._now = fleet.now
+        self._index = Index()
+        self._parts = Parts(phases)
+        self._notes = Notes()
+        self._asked: set[str] = set()
+        self._judged: dict[NodeName, tuple[NodeBelief, datetime | None, Judgement]] = {}
+        self._blank: dict[NodeName, NodeBelief] = {}
+        self._names: list[NodeName] | None = None  #: of all nodes, sorted
+        self._turn(fleet)
 
-    # --- time ---------------------------------------------------------------------------------
+    def goes_on(self, fleet: Fleet, policy: Policy) -> bool:
+        """Say whether what this look found out may serve for that snapshot."""
+        same = policy == self.policy and fleet.clusters == self._index.fleet.clusters
+        return same and fleet.now >= self._now
+
+    def turn(self, fleet: Fleet) -> None:
+        """Look at the next snapshot; what rests on nothing that changed is not thought again."""
+        self.decisions = []
+        asked, self._asked = self._asked, set()
+        self._now = fleet.now
+        self._turn(fleet)
+        for name in asked:
+            self._parts.touch_cell(("key", name))
+        self._parts.wake(self._now)
+
+    def _turn(self, fleet: Fleet) -> None:
+        touched = self._index.turn(fleet)
+        if NODES in touched.cells:
+            self._names = None
+        self._parts.touch(touched)
+
+    # --- parts ----------------------------------------------------------------------------------
+
+    def ordered(self, phase: Phase, keys: set[Key]) -> list[tuple[Any, Key]]:
+        """Return the subjects of parts in the order of their phase, each with its place."""
+        if phase.order is not None:
+            return sorted((self.order(phase, one), one) for one in keys)
+        nodes = self._index.fleet.nodes
+        if phase.kind is not Kind.NODE or len(keys) < len(nodes) // 4:
+            return [(name, name) for name in sorted(keys)]
+        if self._names is None:
+            self._names = sorted(nodes)
+        names = [name for name in self._names if name in keys]
+        return [(name, name) for name in (*names, *(keys - nodes.keys()))]
+
+    def order(self, phase: Phase, name: Key) -> Any:
+        """Return the place of a subject in its phase."""
+        if phase.order is None:
+            return name
+        mine, self._notes = self._notes, Notes()  # what the order rests on, the part does not
+        place = phase.order(self, name)
+        self._notes = mine
+        return place
+
+    def run(self, phase: Phase, name: Key) -> bool:
+        """Run one part, note what it rested on, and say whether it decided anything."""
+        before, notes, parts, part = len(self.decisions), self._notes, self._parts, (phase, name)
+        subject = self._subject(phase, name)
+        if subject is not None:
+            phase.work(self, subject)
+        decided = len(self.decisions) > before
+        notes.reads.discard(phase.cell(name))
+        if decided or notes.reads or notes.moments or notes.ends or notes.wrongs:
+            self._notes = Notes()
+            parts.rested(part, notes, self._now, again=decided)
+        elif parts.rests(part):
+            parts.rested(part, notes, self._now, again=False)
+            self._notes = Notes()
+        return decided
+
+    def _subject(self, phase: Phase, name: Key) -> Any:
+        index = self._index
+        match phase.kind:
+            case Kind.NODE:
+                return index.fleet.nodes.get(name)
+            case Kind.JOB:
+                return index.fleet.jobs.get(name)
+            case Kind.CLUSTER:
+                return index.clusters.get(name)
+            case Kind.RUN:
+                mine = index.attempts.get(name[0], ())
+                return next((one for one in mine if one.number == name[1]), None)
+            case Kind.FLEET:
+                return name
+
+    def go_round(self) -> bool:
+        """Run every part that must run, phase by phase; say whether anything was decided."""
+        before = len(self.decisions)
+        for phase in self._parts.phases:
+            run(self, self._parts, phase)
+        return len(self.decisions) > before
+
+    def again(self) -> datetime | None:
+        """Return when this very snapshot would decide something else; None if never."""
+        return self._parts.again(self._now)
+
+    def once(self, question: Cell, work: Callable[[], T]) -> T:
+        """Answer a question that several parts ask, once until something it rests on changes."""
+        answer = self._parts.answer(question, self._now)
+        if answer is None:
+            mine, self._notes = self._notes, Notes()
+            try:
+                value = work()
+                answer = self._parts.answered(question, value, self._notes)
+            finally:
+                self._notes = mine
+        notes = self._notes
+        notes.reads.add(question)
+        if answer.until is not None:
+            notes.moments |= answer.notes.moments
+            notes.ends |= answer.notes.ends
+        return answer.value  # type: ignore[no-any-return]
+
+    def wrong(self, page: Page, subject: str, reason: str) -> None:
+        """Say that something is wrong: people are told of it as long as its part says so."""
+        self._notes.wrongs.append((page, subject, reason))
+
+    def wrongs(self) -> list[Wrong]:
+        """Return everything that is wrong now, in order."""
+        self._notes.reads.add(WRONGS)
+        return list(self._parts.wrongs(self))
+
+    # --- time -----------------------------------------------------------------------------------
 
     @property
     def now(self) -> datetime:
-        """The moment of the snapshot."""
-        return self.fleet.now
+        """The moment of the snapshot. Who reads it bare is asked again at every look."""
+        self._notes.ends.add(self._now)
+        return self._now
 
     def due(self, moment: datetime) -> bool:
         """Say whether this moment has come; if not, look again then."""
-        if self.now >= moment:
+        if self._now >= moment:
             return True
-        self.moments.add(moment)
+        self._notes.moments.add(moment)
         return False
 
     def lasts(self, since: datetime | None, limit: timedelta) -> bool:
@@ -58,99 +212,194 @@ class Look:
         """Say whether something happened within the last `window`; look again when it ends."""
         return at is not None and not self.due(at + window)
 
-    # --- deciding -----------------------------------------------------------------------------
+    def lately(self, moments: Iterable[datetime], window: timedelta) -> list[datetime]:
+        """Return those of the moments that lie within the last `window`, in their order."""
+        kept = [moment for moment in moments if moment > self._now - window]
+        if kept:
+            self._notes.ends.add(min(kept) + window)
+        return kept
+
+    # --- deciding -------------------------------------------------------------------------------
 
     def do(self, decision: LedgerOnly) -> None:
         """Decide what changes only the ledger; the working copy shows it at once."""
         self.decisions.append(decision)
-        self.fleet = enact(self.fleet, decision, self.now)
+        self._turn(enact(self._index.fleet, decision, self._now))
 
     def ask(self, effect: Effect) -> None:
         """Decide what touches the world, unless it is under way or was settled just now."""
         name = key(effect)
-        if name in self._asked:
+        self._notes.reads.add(("key", name))
+        if name in self._asked or name in self._index.intents:
             return
-        settled = self._settled.get(name)
+        settled = self._index.settled.get(name)
         if settled is not None and not self.due(settled.at + self.policy.look_every):
             return
         self._asked.add(name)
+        self._parts.touch_cell(("key", name))
         self.decisions.append(effect)
 
     def outcome(self, effect: Effect) -> bool | None:
         """Say how this very effect ended: well, badly, or None if it did not yet."""
-        settled = self._settled.get(key(effect))
+        name = key(effect)
+        self._notes.reads.add(("key", name))
+        settled = self._index.settled.get(name)
         return None if settled is None else settled.ok
 
     def under_way(self, kind: type, node: NodeName) -> bool:
         """Say whether an effect of this kind is in flight for this node."""
-        return any(
-            isinstance(intent.decision, kind) and getattr(intent.decision, "node", None) == node
-            for intent in self.fleet.intents
-        )
+        self._notes.reads.add(node)
+        intents = self._index.intents_at.get(node, ())
+        return any(isinstance(intent.decision, kind) for intent in intents)
 
-    # --- looking up ---------------------------------------------------------------------------
+    # --- looking up -----------------------------------------------------------------------------
+
+    @property
+    def fleet(self) -> Fleet:
+        """The whole working copy. Who reads it is asked again whenever anything changes."""
+        self._notes.reads.add(EVERYTHING)
+        self._notes.ends.add(self._now)
+        return self._index.fleet
 
     def belief(self, node: NodeName) -> NodeBelief:
         """Return what we hold of a node, or the belief that holds nothing."""
-        return self.fleet.beliefs.nodes.get(node) or NodeBelief(node)
+        self._notes.reads.add(node)
+        return self._index.fleet.beliefs.nodes.get(node) or self._nothing(node)
+
+    def _nothing(self, node: NodeName) -> NodeBelief:
+        if node not in self._blank:
+            self._blank[node] = NodeBelief(node)
+        return self._blank[node]
 
     def register(self, job: JobName) -> RegisterBelief:
         """Return what we hold of a job's register."""
-        return self.fleet.beliefs.registers.get(job) or RegisterBelief(job)
+        self._notes.reads.add(("job", job))
+        return self._index.fleet.beliefs.registers.get(job) or RegisterBelief(job)
+
+    def listing(self, cluster: ClusterName) -> ClusterBelief | None:
+        """Return what we hold of a cluster's provider."""
+        self._notes.reads.add(("cluster", cluster))
+        return self._index.fleet.beliefs.clusters.get(cluster)
 
     def judge(self, node: Node) -> Judgement:
         """Return the verdict on a node."""
-        return judge(self.belief(node.name), self.policy, node.pardoned_at)
+        belief, pardoned_at = self.belief(node.name), node.pardoned_at
+        known = self._judged.get(node.name)
+        if known is not None and known[0] is belief and known[1] is pardoned_at:
+            return known[2]
+        judgement = judge(belief, self.policy, pardoned_at)
+        self._judged[node.name] = (belief, pardoned_at, judgement)
+        return judgement
 
     def cluster(self, name: ClusterName) -> Cluster | None:
         """Return a configured cluster."""
-        return self._clusters.get(name)
+        self._notes.reads.add(("cluster", name))
+        return self._index.clusters.get(name)
+
+    def clusters(self) -> list[Cluster]:
+        """Return the configured clusters by name."""
+        self._notes.reads.add(CLUSTERS)
+        return [self._index.clusters[name] for name in sorted(self._index.clusters)]
+
+    def node(self, name: NodeName) -> Node | None:
+        """Return a node that is enlisted."""
+        self._notes.reads.add(name)
+        return self._index.fleet.nodes.get(name)
 
     def nodes(self) -> list[Node]:
         """Return all nodes by name."""
-        return [self.fleet.nodes[name] for name in sorted(self.fleet.nodes)]
+        self._notes.reads.add(NODES)
+        nodes = self._index.fleet.nodes
+        return [nodes[name] for name in sorted(nodes)]
+
+    def nodes_in(self, cluster: ClusterName) -> list[Node]:
+        """Return the nodes of a cluster, by name; not to be changed."""
+        return self.once(("nodes-in", cluster), lambda: self._nodes_in(cluster))
+
+    def _nodes_in(self, cluster: ClusterName) -> list[Node]:
+        self._notes.reads.add(("nodes", cluster))
+        here = self._index.here.get(cluster, {})
+        return [here[name] for name in sorted(here)]
+
+    def unlisted(self) -> list[NodeName]:
+        """Return the names of nodes that somebody told us of and that are not enlisted."""
+        self._notes.reads.add(UNLISTED)
+        return sorted(self._index.unlisted)
 
     def seats(self, attempt: Attempt) -> list[Node]:
-        """Return the nodes seated in an attempt, by name."""
-        key = (attempt.job, attempt.number)
-        return [n for n in self.nodes() if n.state in SEATED and (n.job, n.attempt) == key]
+        """Return the nodes seated in an attempt, by name; not to be changed."""
+        run = (attempt.job, attempt.number)
+        return self.once(("seats-of", *run), lambda: self._seats(run))
+
+    def _seats(self, run: tuple[JobName, int]) -> list[Node]:
+        self._notes.reads.add(("seats", *run))
+        seats = self._index.seats.get(run, {})
+        return [seats[name] for name in sorted(seats)]
+
+    def orders(self) -> list[Ordered]:
+        """Return what people asked for and were not answered yet, by number."""
+        self._notes.reads.add(ORDERS)
+        return sorted(self._index.fleet.beliefs.orders, key=lambda one: one.number)
+
+    def job(self, name: JobName) -> Job:
+        """Return a job; raises `KeyError` if there is none of this name."""
+        self._notes.reads.add(("job", name))
+        return self._index.fleet.jobs[name]
+
+    def jobs(self) -> list[Job]:
+        """Return all jobs by name."""
+        self._notes.reads.add(JOBS)
+        return [self._index.fleet.jobs[name] for name in sorted(self._index.fleet.jobs)]
 
     def attempts(self, states: Iterable[AttemptState]) -> list[Attempt]:
         """Return the attempts in these states, by job and number."""
+        self._notes.reads.add(ATTEMPTS)
         wanted = frozenset(states)
-        found = (attempt for attempt in self.fleet.attempts if attempt.state in wanted)
+        found = (attempt for attempt in self._index.fleet.attempts if attempt.state in wanted)
         return sorted(found, key=lambda attempt: (attempt.job, attempt.number))
+
+    def attempts_of(self, job: JobName) -> tuple[Attempt, ...]:
+        """Return the attempts of a job by number: not closed ones, and the last."""
+        self._notes.reads.add(("job", job))
+        return self._index.attempts.get(job, ())
 
     def attempt(self, job: JobName, number: int) -> Attempt | None:
         """Return an attempt that is in the snapshot."""
-        named = (job, number)
-        return next((a for a in self.fleet.attempts if (a.job, a.number) == named), None)
+        return next((one for one in self.attempts_of(job) if one.number == number), None)
 
     def agents(self, attempt: Attempt) -> list[tuple[NodeName, AgentBelief]]:
-        """Return what we hold of the attempt's agents, by node."""
-        found = []
-        for name in sorted(self.fleet.beliefs.nodes):
-            agent = self.fleet.beliefs.nodes[name].agent(attempt.job, attempt.number)
-            if agent is not None:
-                found.append((name, agent))
-        return found
+        """Return what we hold of the attempt's agents, by node; not to be changed."""
+        run = (attempt.job, attempt.number)
+        return self.once(("agents-of", *run), lambda: self._agents(run))
 
-    # --- what was done before -----------------------------------------------------------------
+    def _agents(self, run: tuple[JobName, int]) -> list[tuple[NodeName, AgentBelief]]:
+        self._notes.reads.add(("agents", *run))
+        return sorted(self._index.agents.get(run, {}).items(), key=lambda one: one[0])
+
+    def incident(self, page: Page, subject: str) -> Incident | None:
+        """Return the open incident of this name."""
+        self._notes.reads.add(("incident", page, subject))
+        return self._index.incidents.get((page, subject))
+
+    def incidents(self) -> set[tuple[Page, str]]:
+        """Return the names of all open incidents."""
+        self._notes.reads.add(INCIDENTS)
+        return set(self._index.incidents)
+
+    # --- what was done before -------------------------------------------------------------------
 
     def used(self, kind: str, subject: str, window: timedelta) -> list[datetime]:
         """Return when something was done within the window, oldest first."""
-        moments = [
-            used.at
-            for used in self.fleet.used
-            if used.kind == kind and used.subject == subject and used.at > self.now - window
-        ]
-        return sorted(moments)
+        self._notes.reads.add(("used", kind, subject))
+        moments = self._index.used.get((kind, subject))
+        return [] if moments is None else self.lately(moments, window)
 
     def exhausted(self, moments: list[datetime], most: int, window: timedelta) -> bool:
         """Say whether a budget is spent; if so, look again when its oldest use runs out."""
         if len(moments) < most:
             return False
-        self.moments.add(moments[len(moments) - most] + window)
+        if moments and most > 0:
+            self._notes.moments.add(moments[len(moments) - most] + window)
         return True
 
     def reboots(self, node: NodeName) -> list[datetime]:
@@ -162,7 +411,7 @@ class Look:
         subject = start_subject(node, attempt.job, attempt.number)
         return self.used("agent-start", subject, DAY)
 
-    # --- what is proven -----------------------------------------------------------------------
+    # --- what is proven -------------------------------------------------------------------------
 
     def unreached(self, node: NodeName) -> bool:
         """Say whether the node cannot be reached at the moment."""
@@ -170,11 +419,11 @@ class Look:
 
     def starting(self, node: NodeName, attempt: Attempt) -> bool:
         """Say whether a start of this attempt's agent there is in flight."""
+        self._notes.reads.add(node)
         return any(
             isinstance(intent.decision, StartAgent)
-            and intent.decision.node == node
             and (intent.decision.job, intent.decision.attempt) == (attempt.job, attempt.number)
-            for intent in self.fleet.intents
+            for intent in self._index.intents_at.get(node, ())
         )
 
     def gone(self, node: NodeName, attempt: Attempt) -> bool:
@@ -192,3 +441,28 @@ class Look:
         nodes = {name for name, _ in self.agents(attempt)}
         nodes |= {node.name for node in self.seats(attempt)}
         return all(self.gone(node, attempt) for node in sorted(nodes))
+
+
+class Recall:
+    """What the last look found out, for the next one. One thread at a time may use it."""
+
+    def __init__(self, phases: Iterable[Phase]) -> None:
+        """Begin with nothing to remember."""
+        self._phases = tuple(phases)
+        self._look: Look | None = None
+
+    def take(self, fleet: Fleet, policy: Policy) -> Look:
+        """Return a look at this snapshot, and keep it no longer: an error must not be remembered.
+
+        The reuse ends where it would be hard to believe: with another policy, other clusters, or a
+        clock that went back.
+        """
+        look, self._look = self._look, None
+        if look is not None and look.goes_on(fleet, policy):
+            look.turn(fleet)
+            return look
+        return Look(fleet, policy, self._phases)
+
+    def keep(self, look: Look) -> None:
+        """Remember this look, which is over."""
+        self._look = look

@@ -18,9 +18,9 @@ S = NodeState
 Answer = tuple[bool, str]  #: (done, what was done or why it is refused)
 
 
-def answer_orders(look: Look) -> None:
+def answer_orders(look: Look, _: str) -> None:
     """Carry out or refuse every open order, in the order of their numbers."""
-    for order in sorted(look.fleet.beliefs.orders, key=lambda one: one.number):
+    for order in look.orders():
         done, reason = _answer(look, order)
         look.do(SettleOrder(order.number, done, reason))
 
@@ -40,7 +40,7 @@ def _answer(look: Look, order: Ordered) -> Answer:
         return _submit(look, order)
     if order.kind is OrderKind.STOP:
         return _stop(look, order)
-    node = look.fleet.nodes.get(NodeName(order.subject))
+    node = look.node(NodeName(order.subject))
     if node is None:
         return False, f"no node is called {order.subject}"
     if node.state is S.RETIRED:
@@ -60,14 +60,15 @@ def _answer(look: Look, order: Ordered) -> Answer:
 
 def _submit(look: Look, order: Ordered) -> Answer:
     name = JobName(order.subject)
-    known = look.fleet.jobs.get(name)
+    jobs = look.jobs()
+    known = next((job for job in jobs if job.name == name), None)
     if known is not None:
         return False, f"the name {name} is taken by a job that is {known.state}"
     try:
         spec = read_spec(order.body)
     except UserError as error:
         return False, str(error)
-    for other in look.fleet.jobs.values():
+    for other in jobs:
         shared = spec.register is not None and other.spec.register == spec.register
         if shared and other.state not in OVER:
             return False, f"{other.name} is {other.state} and has the register {spec.register}"
@@ -76,7 +77,7 @@ def _submit(look: Look, order: Ordered) -> Answer:
 
 
 def _stop(look: Look, order: Ordered) -> Answer:
-    job = look.fleet.jobs.get(JobName(order.subject))
+    job = next((one for one in look.jobs() if one.name == order.subject), None)
     if job is None:
         return False, f"no job is called {order.subject}"
     if job.state in OVER:

@@ -6,7 +6,7 @@ fit, idle and uncordoned. What a running gang lacks is filled before a new job i
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from orchestrator.core.decisions import MoveJob, MoveNode, OpenAttempt
 from orchestrator.core.jobs import Attempt, AttemptState, Job, JobSpec, JobState, Outcome
@@ -19,15 +19,21 @@ STALE_MIN = timedelta(minutes=1)
 HOLDS = frozenset({NodeState.IN_USE, NodeState.STANDBY})  #: seats that count as the gang's
 
 
-def place_jobs(look: Look) -> None:
-    """Open an attempt for each waiting job that some cluster can hold, dearest first."""
-    waiting = [job for job in look.fleet.jobs.values() if job.state is JobState.PENDING]
-    for job in sorted(waiting, key=lambda j: (-j.spec.priority, j.submitted_at, j.name)):
-        if any(attempt.job == job.name for attempt in look.attempts(LIVE)):
-            continue
-        cluster = None if _lingers(look, job) else choose_cluster(look, job)
-        if cluster is not None:
-            _open(look, job, cluster)
+def place_job(look: Look, job: Job) -> None:
+    """Open an attempt for a waiting job if some cluster can hold it."""
+    if job.state is not JobState.PENDING:
+        return
+    if any(attempt.state in LIVE for attempt in look.attempts_of(job.name)):
+        return
+    cluster = None if _lingers(look, job) else choose_cluster(look, job)
+    if cluster is not None:
+        _open(look, job, cluster)
+
+
+def dearest_first(look: Look, name: JobName) -> tuple[int, datetime, JobName]:
+    """Return the place of a job among those that wait."""
+    job = look.job(name)
+    return (-job.spec.priority, job.submitted_at, job.name)
 
 
 def unfit_to_seat(look: Look, node: Node, spec: JobSpec) -> str | None:
@@ -55,9 +61,16 @@ def unfit_to_seat(look: Look, node: Node, spec: JobSpec) -> str | None:
 
 
 def spares(look: Look, cluster: ClusterName, spec: JobSpec) -> list[Node]:
-    """Return the nodes of a cluster that may be seated now: fewest past troubles first."""
-    here = [node for node in look.nodes() if node.cluster == cluster]
-    fit = [node for node in here if unfit_to_seat(look, node, spec) is None]
+    """Return the nodes of a cluster that may be seated now: fewest past troubles first.
+
+    Not to be changed: several ask.
+    """
+    question = ("spares", cluster, id(spec))
+    return look.once(question, lambda: (spec, _spares(look, cluster, spec)))[1]
+
+
+def _spares(look: Look, cluster: ClusterName, spec: JobSpec) -> list[Node]:
+    fit = [node for node in look.nodes_in(cluster) if unfit_to_seat(look, node, spec) is None]
     return sorted(fit, key=lambda node: (len(look.reboots(node.name)), node.name))
 
 
@@ -68,7 +81,7 @@ def capacity(look: Look, spec: JobSpec) -> int:
 
 def fill_seats(look: Look, attempt: Attempt) -> None:
     """Give spares of the attempt's cluster the seats that it lacks."""
-    spec = look.fleet.jobs[attempt.job].spec
+    spec = look.job(attempt.job).spec
     held = [node for node in look.seats(attempt) if node.state in HOLDS]
     missing = capacity(look, spec) - len(held)
     if missing <= 0:
@@ -85,12 +98,12 @@ def allowed(look: Look, spec: JobSpec) -> list[ClusterName]:
     """Return the clusters a job may use, in its order of preference or by name."""
     if spec.clusters:
         return [name for name in spec.clusters if look.cluster(name) is not None]
-    return sorted(cluster.name for cluster in look.fleet.clusters)
+    return [cluster.name for cluster in look.clusters()]
 
 
 def choose_cluster(look: Look, job: Job, *, but: ClusterName | None = None) -> ClusterName | None:
     """Return the cluster on which a job would begin now; None if none can hold it."""
-    mine = [attempt for attempt in look.fleet.attempts if attempt.job == job.name]
+    mine = look.attempts_of(job.name)
     last = max(mine, key=lambda attempt: attempt.number, default=None)
     scored = []
     for preference, name in enumerate(allowed(look, job.spec)):
@@ -108,7 +121,7 @@ def choose_cluster(look: Look, job: Job, *, but: ClusterName | None = None) -> C
 def _missing(look: Look, node: Node) -> bool:
     """Say whether the newest list that named anything does not name this node."""
     belief = look.belief(node.name)
-    cluster = look.fleet.beliefs.clusters.get(node.cluster)
+    cluster = look.listing(node.cluster)
     if belief.seen_at is None or cluster is None or cluster.filled_at is None:
         return False
     return belief.seen_at < cluster.filled_at
@@ -116,8 +129,8 @@ def _missing(look: Look, node: Node) -> bool:
 
 def _lingers(look: Look, job: Job) -> bool:
     """Say whether to wait a moment for the nodes of the last attempt, or for proof of its end."""
-    for attempt in look.attempts({AttemptState.CLOSING}):
-        if attempt.job != job.name:
+    for attempt in look.attempts_of(job.name):
+        if attempt.state is not AttemptState.CLOSING:
             continue
         if job.spec.register is None and not look.all_gone(attempt):
             return True

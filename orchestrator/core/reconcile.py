@@ -12,18 +12,43 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from orchestrator.core.agents import dismiss_agents
-from orchestrator.core.custody import tend_nodes
+from orchestrator.core.custody import enlist_new, tend_node
 from orchestrator.core.decisions import Decision
 from orchestrator.core.eviction import evict_unfit
 from orchestrator.core.fleet import Fleet
-from orchestrator.core.incidents import tell
-from orchestrator.core.look import Look
+from orchestrator.core.incidents import (
+    tell,
+    wrong_with_attempt,
+    wrong_with_cluster,
+    wrong_with_job,
+    wrong_with_node,
+)
+from orchestrator.core.look import Look, Recall
 from orchestrator.core.orders import answer_orders
-from orchestrator.core.placement import place_jobs
+from orchestrator.core.parts import Kind, Phase
+from orchestrator.core.placement import dearest_first, place_job
 from orchestrator.core.policies import Policy
-from orchestrator.core.recovery import tend_attempts
+from orchestrator.core.recovery import by_priority, close_attempt, settle_job, tend_attempt
 
 ROUNDS_MAX = 8  #: rounds of one look; each decision of a round may call for another
+
+#: What one round does, in this order; each phase for all its subjects before the next one begins.
+PHASES = (
+    Phase("answer orders", Kind.FLEET, answer_orders),
+    Phase("enlist new nodes", Kind.FLEET, enlist_new),
+    Phase("tend nodes", Kind.NODE, tend_node),
+    Phase("evict the unfit", Kind.RUN, evict_unfit),
+    Phase("tend attempts", Kind.RUN, tend_attempt, by_priority),
+    Phase("close attempts", Kind.RUN, close_attempt),
+    Phase("settle jobs", Kind.JOB, settle_job),
+    Phase("place jobs", Kind.JOB, place_job, dearest_first),
+    Phase("dismiss agents", Kind.NODE, dismiss_agents),
+    Phase("what is wrong with nodes", Kind.NODE, wrong_with_node),
+    Phase("what is wrong with jobs", Kind.JOB, wrong_with_job),
+    Phase("what is wrong with attempts", Kind.RUN, wrong_with_attempt),
+    Phase("what is wrong with clusters", Kind.CLUSTER, wrong_with_cluster),
+    Phase("tell", Kind.FLEET, tell),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,24 +59,21 @@ class Plan:
     look_again_at: datetime | None  #: None: only news can change anything
 
 
-def reconcile(fleet: Fleet, policy: Policy) -> Plan:
-    """Decide everything that the snapshot calls for."""
-    look = Look(fleet, policy)
+def reconcile(fleet: Fleet, policy: Policy, recall: Recall | None = None) -> Plan:
+    """Decide everything that the snapshot calls for.
+
+    `recall`, made by `new_recall` and given again with each snapshot, makes that quick, and changes
+    nothing: what rests only on what has not changed since is not thought again (see `parts`).
+    """
+    look = Look(fleet, policy, PHASES) if recall is None else recall.take(fleet, policy)
     for _ in range(ROUNDS_MAX):
-        before = len(look.decisions)
-        look.moments.clear()
-        _round(look)
-        if len(look.decisions) == before:
+        if not look.go_round():
             break
-    later = [moment for moment in look.moments if moment > fleet.now]
-    return Plan(tuple(look.decisions), min(later, default=None))
+    if recall is not None:
+        recall.keep(look)
+    return Plan(tuple(look.decisions), look.again())
 
 
-def _round(look: Look) -> None:
-    answer_orders(look)
-    tend_nodes(look)
-    evict_unfit(look)
-    tend_attempts(look)
-    place_jobs(look)
-    dismiss_agents(look)
-    tell(look)
+def new_recall() -> Recall:
+    """Return a memory for one series of looks at one fleet."""
+    return Recall(PHASES)

@@ -16,7 +16,7 @@ from orchestrator.core.gang import Gang, read_gang
 from orchestrator.core.granting import give_grant, issue_grant
 from orchestrator.core.jobs import OVER, Attempt, AttemptState, Job, JobState, Outcome, WhenAlone
 from orchestrator.core.look import LIVE, Look
-from orchestrator.core.nodes import NodeState
+from orchestrator.core.nodes import JobName, NodeState
 from orchestrator.core.pages import Page
 from orchestrator.core.placement import choose_cluster, fence_is_ours, fenced, spares
 from orchestrator.core.seating import in_sight, keep_seats
@@ -26,15 +26,17 @@ A, J = AttemptState, JobState
 ALIKE_MAX = 3  #: attempts that fail alike with nothing committed in between: the job's own fault
 
 
-def tend_attempts(look: Look) -> None:
-    """Take every attempt as far as the snapshot allows, then say what became of the jobs."""
-    for attempt in sorted(look.attempts(LIVE), key=lambda one: _rank(look, one)):
+def tend_attempt(look: Look, attempt: Attempt) -> None:
+    """Take an attempt that lives as far as the snapshot allows."""
+    if attempt.state in LIVE:
         _end(look, attempt)
         _keep(look, attempt)
-    for attempt in look.attempts({A.CLOSING}):
-        _close(look, attempt)
-    for name in sorted(look.fleet.jobs):
-        _settle_job(look, look.fleet.jobs[name])
+
+
+def by_priority(look: Look, run: tuple[JobName, int]) -> tuple[int, JobName, int]:
+    """Return the place of an attempt among those that live: who may take spares first."""
+    job, number = run
+    return (-look.job(job).spec.priority, job, number)
 
 
 def shortage(look: Look, attempt: Attempt) -> str | None:
@@ -42,7 +44,12 @@ def shortage(look: Look, attempt: Attempt) -> str | None:
 
     A gang out of our sight that still commits is not short: it is only unseen.
     """
-    spec = look.fleet.jobs[attempt.job].spec
+    question = ("shortage", attempt.job, attempt.number)
+    return look.once(question, lambda: _shortage(look, attempt))
+
+
+def _shortage(look: Look, attempt: Attempt) -> str | None:
+    spec = look.job(attempt.job).spec
     seats = look.seats(attempt)
     usable = [node for node in seats if in_sight(look, attempt, node.name)]
     have = len(usable) + len(spares(look, attempt.cluster, spec))
@@ -57,10 +64,10 @@ def shortage(look: Look, attempt: Attempt) -> str | None:
 
 def waits_for(look: Look, attempt: Attempt) -> str | None:
     """Return what an opening attempt must wait for before its first rank may start."""
-    job = look.fleet.jobs[attempt.job]
+    job = look.job(attempt.job)
     if job.spec.register is not None and fenced(look, job.name) < attempt.number:
         return "its fence is not in the register yet"
-    older = [a for a in look.attempts(A) if a.job == job.name and a.number < attempt.number]
+    older = [one for one in look.attempts_of(job.name) if one.number < attempt.number]
     running = [one for one in older if not look.all_gone(one)]
     if not running or (job.spec.register and job.spec.when_alone is WhenAlone.CONTINUE):
         return None
@@ -82,10 +89,6 @@ def _heard_last(look: Look, attempt: Attempt, running: list[Attempt]) -> datetim
     for one in running:
         moments += [a.answered_at for _, a in look.agents(one) if a.answered_at is not None]
     return max(moments)
-
-
-def _rank(look: Look, attempt: Attempt) -> tuple[int, str]:
-    return (-look.fleet.jobs[attempt.job].spec.priority, attempt.job)
 
 
 # --- attempts that live ---------------------------------------------------------------------
@@ -118,7 +121,7 @@ def _fenced_off(look: Look, job: Job, attempt: Attempt) -> bool:
 
 
 def _open(look: Look, attempt: Attempt) -> None:
-    spec, last = look.fleet.jobs[attempt.job].spec, fenced(look, attempt.job)
+    spec, last = look.job(attempt.job).spec, fenced(look, attempt.job)
     if spec.register is not None and last < attempt.number:
         reason = f"attempt {attempt.number} on {attempt.cluster} begins"
         look.ask(AppendFence(attempt.job, last + 1, reason))
@@ -129,7 +132,7 @@ def _open(look: Look, attempt: Attempt) -> None:
 
 def _end(look: Look, attempt: Attempt) -> None:
     """End an attempt that is over, that people want ended, or that has no future here."""
-    job = look.fleet.jobs[attempt.job]
+    job = look.job(attempt.job)
     gang = read_gang(look, attempt)
     if job.state is J.STOPPING:
         _finish(look, attempt, Outcome.STOPPED, job.reason)
@@ -186,12 +189,10 @@ def _stage(gang: Gang, name: str) -> Stage | None:
 
 def _move(look: Look, attempt: Attempt) -> None:
     """Give an attempt up for another cluster once patience with this one is over."""
-    job = look.fleet.jobs[attempt.job]
+    job = look.job(attempt.job)
     short = shortage(look, attempt)
-    since = next(
-        (i.opened_at for i in look.fleet.incidents if (i.page, i.subject) == no_spare(job)), None
-    )
-    if short is None or not look.lasts(since, look.policy.patience):
+    told = look.incident(*no_spare(job))
+    if short is None or told is None or not look.lasts(told.opened_at, look.policy.patience):
         return
     stuck = job.spec.register is None and job.spec.when_alone is WhenAlone.CONTINUE
     if stuck and not look.all_gone(attempt):
@@ -200,7 +201,7 @@ def _move(look: Look, attempt: Attempt) -> None:
     if other is None:
         return
     reason = f"{short}; moving to {other}"
-    if (Page.CLUSTER_LOST, job.name) not in {(i.page, i.subject) for i in look.fleet.incidents}:
+    if look.incident(Page.CLUSTER_LOST, job.name) is None:
         look.do(OpenIncident(Page.CLUSTER_LOST, job.name, reason))
     _finish(look, attempt, Outcome.MOVED, reason)
 
@@ -213,8 +214,10 @@ def no_spare(job: Job) -> tuple[Page, str]:
 # --- attempts that end ----------------------------------------------------------------------
 
 
-def _close(look: Look, attempt: Attempt) -> None:
+def close_attempt(look: Look, attempt: Attempt) -> None:
     """Let go of each node where nothing runs any more; close when that is everywhere."""
+    if attempt.state is not A.CLOSING:
+        return
     for node in look.seats(attempt):
         if look.gone(node.name, attempt):
             reason = f"nothing of {attempt.job}, attempt {attempt.number}, is left there"
@@ -224,11 +227,11 @@ def _close(look: Look, attempt: Attempt) -> None:
         look.do(MoveAttempt(attempt.job, attempt.number, A.CLOSED, reason))
 
 
-def _settle_job(look: Look, job: Job) -> None:
+def settle_job(look: Look, job: Job) -> None:
     """Bring a job's state in line with its attempts."""
     if job.state in OVER:
         return
-    mine = [one for one in look.attempts(A) if one.job == job.name]
+    mine = look.attempts_of(job.name)
     if any(one.state in LIVE for one in mine):
         if job.state is J.PENDING:
             look.do(MoveJob(job.name, J.RUNNING, f"attempt {mine[-1].number} lives"))

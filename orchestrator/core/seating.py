@@ -50,7 +50,7 @@ def in_sight(look: Look, attempt: Attempt, name: NodeName) -> bool:
 def starts_spent(look: Look, attempt: Attempt, name: NodeName) -> bool:
     """Say whether an agent was started there as often as the policy allows, and is not up."""
     window = look.policy.agent_starts_window
-    starts = [at for at in look.starts(name, attempt) if at > look.now - window]
+    starts = look.lately(look.starts(name, attempt), window)
     if not look.exhausted(starts, look.policy.agent_starts_max, window):
         return False
     agent = look.belief(name).agent(attempt.job, attempt.number)
@@ -62,7 +62,7 @@ def _up(look: Look, attempt: Attempt, node: Node) -> bool:
 
 
 def _leave_lost(look: Look, attempt: Attempt, gang: Gang) -> None:
-    spec = look.fleet.jobs[attempt.job].spec
+    spec = look.job(attempt.job).spec
     for node in look.seats(attempt):
         if starts_spent(look, attempt, node.name):
             reason = f"its agent did not stay up in {look.policy.agent_starts_max} starts"
@@ -84,7 +84,7 @@ def _leave_unseen(look: Look, attempt: Attempt, node: Node, gang: Gang) -> None:
 
 def _leave_unwanted(look: Look, attempt: Attempt, gang: Gang) -> None:
     held = ranked(look, attempt, gang)
-    surplus = held[capacity(look, look.fleet.jobs[attempt.job].spec) :]
+    surplus = held[capacity(look, look.job(attempt.job).spec) :]
     for node in held:
         if node.state is S.STANDBY and node.name not in gang.members:
             if node.cordon is not None:
@@ -98,7 +98,7 @@ def _leave_unwanted(look: Look, attempt: Attempt, gang: Gang) -> None:
 
 
 def _name_members(look: Look, attempt: Attempt, gang: Gang) -> None:
-    spec = look.fleet.jobs[attempt.job].spec
+    spec = look.job(attempt.job).spec
     for place, node in enumerate(ranked(look, attempt, gang)):
         end = S.IN_USE if place < spec.nodes_max else S.STANDBY
         if node.state is not end:

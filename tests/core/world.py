@@ -52,7 +52,7 @@ from orchestrator.core.observations import (
     RegisterSeen,
 )
 from orchestrator.core.policies import Policy
-from orchestrator.core.reconcile import reconcile
+from orchestrator.core.reconcile import new_recall, reconcile
 from orchestrator.core.submission import plain
 from orchestrator.core.verdicts import Channel, FaultClass, Finding, Severity
 from orchestrator.runtime.lineage import (
@@ -149,6 +149,7 @@ class World:
         self.ranks: tuple[RankReport, ...] = ()  #: what every agent says of its ranks
         self.frozen: set[str] = set()  #: jobs whose gangs do nothing at all
         self.deaf: set[str] = set()  #: nodes whose agents hear their peers, but not us
+        self.recall = new_recall()
         self._orders = 0
         self._agents = 0
         self._seen: list[Observation] = []
@@ -251,7 +252,11 @@ class World:
         beliefs = assess(self.fleet.beliefs, seen, self.fleet.now)
         self.fleet = replace(self.fleet, beliefs=beliefs)
         self._settle()
-        for decision in reconcile(self.fleet, self.policy).decisions[:cut]:
+        plan = reconcile(self.fleet, self.policy, self.recall)
+        assert plan == reconcile(self.fleet, self.policy), (
+            "what is recalled changes what is decided"
+        )
+        for decision in plan.decisions[:cut]:
             self.done.append(decision)
             self.story.append(explain(decision))
             if isinstance(decision, LedgerOnly):
