@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import decide, ledgers, vaults
+from bench import decide, diagnosis, ledgers, vaults
 
 ROUNDS = 7
 Pair = tuple[str, Callable[[], object], str, Callable[[], object]]
@@ -49,7 +49,7 @@ def main() -> None:
     """Run every comparison and print one line each; `-o json` prints JSON."""
     with tempfile.TemporaryDirectory(prefix="holdfast-bench-") as name:
         folder = Path(name)
-        pairs = [*decide.pairs(), *ledgers.pairs(folder), *vaults.pairs(folder)]
+        pairs = [*decide.pairs(), *diagnosis.pairs(), *ledgers.pairs(folder), *vaults.pairs(folder)]
         rows = [compare(pair) for pair in pairs]
     if sys.argv[1:] == ["-o", "json"]:
         print(json.dumps(rows))

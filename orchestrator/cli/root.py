@@ -65,6 +65,7 @@ COMMANDS: Mapping[str, Later] = {
         "orchestrator.cli.checkpoints:checkpoint", "Checkpoints: list, verify, digest."
     ),
     "incident": Later("orchestrator.cli.incidents:incident", "Incidents: list, show."),
+    "diagnose": Later("orchestrator.cli.diagnose:diagnose", "Say what a failure's text tells."),
     "runbook": Later("orchestrator.cli.runbooks:runbook", "Runbooks: list, show."),
     "chaos": Later("orchestrator.cli.chaos:chaos", "Break something on purpose."),
     "daemon": Later("orchestrator.cli.daemon:daemon", "The controller: run."),
