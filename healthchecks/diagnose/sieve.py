@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 CHUNK = 1 << 20  #: bytes read at once
 LINE_MAX = 4096  #: bytes that are looked at together; a longer line is read in windows
