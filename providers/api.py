@@ -19,6 +19,7 @@ from orchestrator.errors import PermanentError
 class Capability(StrEnum):
     """What a provider may be able to do."""
 
+    RESET = "reset"  #: the accelerators, without a reboot
     REBOOT = "reboot"
     REPROVISION = "reprovision"
     REPLACE = "replace"
@@ -90,6 +91,15 @@ class Provider(Protocol):
         """List every machine that is ours; raises `TransientError` if the API does not answer."""
         ...
 
+    def reset(self, node: str) -> str:
+        """Reset every accelerator of a machine; return its boot id (the same) or "".
+
+        This and the next three are the repair ladder: each is asked for only where `capabilities`
+        names it, only for machines on which nothing of ours runs, and may be asked for again.
+        Raises as `reboot` does.
+        """
+        ...
+
     def reboot(self, node: str) -> str:
         """Restart a machine; return its new boot id, or "" if it will be seen when it is back.
 
@@ -128,6 +138,10 @@ class Limited:
         raise PermanentError(
             f"provider {self.name} cannot {what} {node}; see `holdfast runbook show repair-limit`"
         )
+
+    def reset(self, node: str) -> str:
+        """Refuse."""
+        self._cannot("reset", node)
 
     def reboot(self, node: str) -> str:
         """Refuse."""

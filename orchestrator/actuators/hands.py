@@ -29,7 +29,7 @@ from orchestrator.core.decisions import (
 )
 from orchestrator.core.fleet import Fleet
 from orchestrator.core.jobs import Attempt
-from orchestrator.core.nodes import ClusterName, JobName, NodeName
+from orchestrator.core.nodes import ClusterName, JobName, NodeName, NodeState
 from orchestrator.core.observations import AgentGone, NodeReached, Observation
 from orchestrator.engines.api import AgentAddress
 from orchestrator.engines.site import Keys, Site
@@ -39,6 +39,7 @@ from orchestrator.observers.reports import Asked, ask_agent
 from orchestrator.runtime import grants
 from orchestrator.runtime.lineage import Fence, Lineage, Record
 from orchestrator.runtime.register import Overtaken, Register
+from providers.api import Capability, Provider
 
 CALL_LIMIT = 5.0  #: seconds for one request to an agent
 PROVIDER_LIMIT = 10.0  #: seconds a provider's call may take; less lease than that: not made
@@ -159,14 +160,20 @@ class Hands:
         left = self.lease_left()
         if left < PROVIDER_LIMIT:
             raise TransientError(f"only {left:.0f} s left on the lease: {decision.step} waits")
+        state = fleet.nodes[decision.node].state
+        if state is not NodeState.REPAIRING:  # it went somewhere else since this was decided
+            raise PermanentError(f"{decision.node} is {state}: no {decision.step}")
         provider = self._site(fleet, decision.node).provider
-        if decision.step is not RepairStep.REBOOT:
-            raise PermanentError(f"no provider here can {decision.step} a machine")
-        boot_id = provider.reboot(decision.node)
+        if Capability(decision.step.value) not in provider.capabilities:
+            raise PermanentError(f"{provider.name} cannot {decision.step} a machine")
+        if decision.step is RepairStep.REPLACE:
+            machine = provider.replace(decision.node)
+            return Done(f"machine {machine} takes its place; the next listing shows it")
+        boot_id = _step(provider, decision.step)(decision.node)
         if not boot_id:
-            return Done("a reboot was begun; its boot is seen when it answers again")
+            return Done(f"{decision.step} begun; its boot is seen when it answers again")
         reached = NodeReached(decision.node, datetime.now(UTC), boot_id)
-        return Done(f"rebooted, boot {boot_id}", (reached,))
+        return Done(f"{decision.step} done, boot {boot_id}", (reached,))
 
     def _look(
         self, decision: GiveGrant, fleet: Fleet, address: AgentAddress, token: int
@@ -184,6 +191,19 @@ def _fence(decision: AppendFence, token: int, by: str) -> Callable[[int], Record
         return Fence(seq, nonce, token, decision.attempt, time.time(), by)
 
     return make
+
+
+def _step(provider: Provider, step: RepairStep) -> Callable[[str], str]:
+    """Return the provider's method for a step that leaves the machine in its place."""
+    match step:
+        case RepairStep.RESET:
+            return provider.reset
+        case RepairStep.REBOOT:
+            return provider.reboot
+        case RepairStep.REPROVISION:
+            return provider.reprovision
+        case RepairStep.REPLACE:
+            return provider.replace
 
 
 def _would_count(lineage: Lineage, record: Record) -> None:

@@ -137,13 +137,14 @@ def _learned(
 ) -> NodeBelief:
     match seen:
         case NodeReached(at=at, boot_id=boot_id):
-            return _with_contact(_booted(node, boot_id, at), _contact(node).answered(at))
+            return _with_contact(_booted(node, boot_id, at, own=True), _contact(node).answered(at))
         case NodeUnreached(at=at, error=error):
             return _with_contact(node, _contact(node).failed(at, error))
         case Probed(at=at):
             return _with_contact(_probed(node, seen), _contact(node).answered(at))
         case AgentSeen(at=at, report=report):
             agent = _agent(node, JobName(report.job), report.attempt)
+            node = _booted(node, report.boot_id, at, own=True)
             node = _with_agent(node, _reported(agent, report, at))
             return _with_contact(node, _contact(node).answered(at))
         case AgentSilent(job=job, attempt=attempt, at=at, error=error):
@@ -167,25 +168,45 @@ def _listed(node: NodeBelief, seen: MachineSeen, at: datetime) -> NodeBelief:
 
 
 def _booted(
-    node: NodeBelief, boot_id: str, at: datetime, probed_at: datetime | None = None
+    node: NodeBelief,
+    boot_id: str,
+    at: datetime,
+    probed_at: datetime | None = None,
+    *,
+    own: bool = False,
 ) -> NodeBelief:
-    """Remember that this boot was seen; a boot with a name outranks one without."""
+    """Remember that this boot was seen.
+
+    A boot that the node itself named outranks one that only its provider lists, whose data may be
+    stale; a boot with a name outranks one without.
+    """
     if not boot_id and probed_at is None:
         return node
     boots = {boot.id: boot for boot in node.boots}
     old = boots.get(boot_id, Boot(boot_id, at, at))
+    first_at = min(old.first_at, at)
+    if own:
+        last_at = at if old.own_at is None else max(old.last_at, at)
+    else:
+        last_at = first_at if old.own_at is None else old.last_at
     boots[boot_id] = Boot(
         boot_id,
-        first_at=min(old.first_at, at),
-        last_at=max(old.last_at, at),
+        first_at=first_at,
+        last_at=last_at,
         probed_at=old.probed_at if probed_at is None else _latest(old.probed_at, probed_at),
+        own_at=min(old.own_at or at, at) if own else old.own_at,
     )
-    ranked = sorted(boots.values(), key=lambda boot: (boot.id != "", boot.last_at, boot.id))
+    ranked = sorted(boots.values(), key=_rank)
     return replace(node, boots=tuple(ranked[-BOOTS_MAX:]))
 
 
+def _rank(boot: Boot) -> tuple[bool, bool, datetime, str]:
+    return (boot.own_at is not None, boot.id != "", boot.last_at, boot.id)
+
+
 def _probed(node: NodeBelief, probe: Probed) -> NodeBelief:
-    node = _booted(node, probe.boot_id, probe.at, probe.at if probe.complete else None)
+    probed_at = probe.at if probe.complete else None
+    node = _booted(node, probe.boot_id, probe.at, probed_at, own=True)
     named = (replace(f, boot_id=f.boot_id or probe.boot_id) for f in probe.findings)
     present = _present(node)
     known = {f.key: f for f in node.findings if f.boot_id in present}
@@ -222,13 +243,17 @@ def _settled(node: NodeBelief) -> NodeBelief:
 
 
 def _ended(agent: AgentBelief, node: NodeBelief, boot: Boot | None) -> AgentBelief:
-    """Believe the newest proof that an agent is gone, if it is not older than its last answer."""
+    """Believe the newest proof that an agent is gone, if it is not older than its last answer.
+
+    A provider's listing may be stale: that it calls a machine off counts while the node does not
+    answer, and a new boot counts once the node itself names it.
+    """
     proofs = [agent.told] if agent.told is not None else []
-    if node.stopped_at is not None:
+    if node.stopped_at is not None and node.unreached_since is not None:
         proofs.append((node.stopped_at, POWER_PROOF))
     ran_in = agent.report.boot_id if agent.report is not None else ""
-    if boot is not None and boot.id and ran_in and ran_in != boot.id:
-        proofs.append((boot.first_at, f"the node booted again ({boot.id})"))
+    if boot is not None and boot.id and boot.own_at and ran_in and ran_in != boot.id:
+        proofs.append((boot.own_at, f"the node booted again ({boot.id})"))
     answered_at = agent.answered_at
     valid = [proof for proof in proofs if answered_at is None or proof[0] >= answered_at]
     gone_at, proof = max(valid, default=(None, ""))

@@ -40,8 +40,9 @@ class Boot:
 
     id: str
     first_at: datetime
-    last_at: datetime
+    last_at: datetime  #: last time that the node named it; `first_at` if only its provider did
     probed_at: datetime | None = None  #: last complete probe of it
+    own_at: datetime | None = None  #: first time that the node itself named it, not its provider
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,20 +62,28 @@ class NodeBelief:
     cluster: ClusterName | None = None  #: whose listing named it last
     provider: str = ""
     stopped_at: datetime | None = None  #: last moment its provider vouched that it is off
-    boots: tuple[Boot, ...] = ()  #: the last few boots, by the moment each was seen last
+    boots: tuple[Boot, ...] = ()  #: the last few; the present one last: the node's own word
     lately: tuple[datetime, ...] = ()  #: failures within `assess.LATENESS` of the newest
 
     @property
-    def power_off(self) -> bool:
-        """Say whether the provider vouches that nothing runs there, and nothing spoke since."""
+    def called_off(self) -> bool:
+        """Say whether the provider calls the machine off, and nothing spoke since."""
         if self.seen is None or self.seen_at is None or self.seen.power is not Power.STOPPED:
             return False
         return self.reached_at is None or self.reached_at <= self.seen_at
 
     @property
+    def power_off(self) -> bool:
+        """Say whether the provider calls it off *and* the node does not answer: two channels.
+
+        The provider's word alone may be stale, and then a healthy machine would be given away.
+        """
+        return self.called_off and self.unreached_since is not None
+
+    @property
     def booted_at(self) -> datetime | None:
-        """Say when the present boot was seen first."""
-        return self.boots[-1].first_at if self.boots else None
+        """Say when the node itself named its present boot first; its provider's word is not it."""
+        return self.boots[-1].own_at if self.boots else None
 
     def agent(self, job: JobName | None, attempt: int | None) -> AgentBelief | None:
         """Return what we know of this attempt's agent here."""

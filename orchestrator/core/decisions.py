@@ -9,21 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
 
+from orchestrator.core.history import History
+from orchestrator.core.history import RepairStep as RepairStep
 from orchestrator.core.jobs import AttemptState, JobSpec, JobState, Outcome
-from orchestrator.core.nodes import ClusterName, Cordon, JobName, NodeName, NodeState
+from orchestrator.core.nodes import ClusterName, Cordon, JobName, Machine, NodeName, NodeState
 from orchestrator.core.observations import MachineSeen
 from orchestrator.core.pages import Page
-
-
-class RepairStep(StrEnum):
-    """The repair ladder."""
-
-    RESET = "reset"
-    REBOOT = "reboot"
-    REPROVISION = "reprovision"
-    REPLACE = "replace"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +25,33 @@ class Enlist:
     cluster: ClusterName
     provider: str
     seen: MachineSeen
+    reason: str
+    history: History = field(default_factory=History)  #: of the machine, if we know it
+    kin: NodeName | None = None  #: the name under which we knew it
+    cordon: Cordon | None = None  #: a person's, that it had under that name
+
+
+@dataclass(frozen=True, slots=True)
+class Renew:
+    """Enter what stands under a known name now: another machine, or the same described anew.
+
+    Another machine begins in burn-in with its own history; the old one's is kept as former.
+    """
+
+    node: NodeName
+    machine: Machine
+    reason: str
+    fresh: bool  #: another machine, or one that was installed anew; False: only its description
+    history: History = field(default_factory=History)  #: with `fresh`: of that machine
+    kin: NodeName | None = None  #: with `fresh`: another name under which we knew it
+    cordon: Cordon | None = None  #: with `fresh`: a person's
+
+
+@dataclass(frozen=True, slots=True)
+class EndTrial:
+    """A seated node earned its trust: its probation is over."""
+
+    node: NodeName
     reason: str
 
 
@@ -47,6 +66,10 @@ class MoveNode:
     job: JobName | None = None
     attempt: int | None = None
     counts: str = ""  #: the budget that it counts against: "eviction", or none
+    fault: str = ""  #: into QUARANTINED or REPAIRING: what the machine's history remembers
+    serial: str = ""  #: of the component that is blamed
+    step: RepairStep | None = None  #: into REPAIRING: the step of the ladder to be taken
+    acquitted: bool = False  #: the last trouble was none: said by the checks it passed
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +232,9 @@ class Repair:
 
 Decision = (
     Enlist
+    | Renew
     | MoveNode
+    | EndTrial
     | SetCordon
     | Accept
     | MoveJob
@@ -231,7 +256,9 @@ Decision = (
 #: each, before the next tick looks again.
 LedgerOnly = (
     Enlist
+    | Renew
     | MoveNode
+    | EndTrial
     | SetCordon
     | Accept
     | MoveJob

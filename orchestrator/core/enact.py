@@ -15,6 +15,7 @@ from orchestrator.core.decisions import (
     CloseIncident,
     Decision,
     Effect,
+    EndTrial,
     Enlist,
     Incident,
     Intent,
@@ -25,6 +26,7 @@ from orchestrator.core.decisions import (
     MoveNode,
     OpenAttempt,
     OpenIncident,
+    Renew,
     Repair,
     SetCordon,
     SettleOrder,
@@ -32,6 +34,7 @@ from orchestrator.core.decisions import (
     key,
 )
 from orchestrator.core.fleet import Fleet, Used
+from orchestrator.core.history import History, RepairStep, same_machine
 from orchestrator.core.jobs import (
     ATTEMPT_MOVES,
     JOB_MOVES,
@@ -44,8 +47,12 @@ from orchestrator.core.jobs import (
     UnlawfulStepError,
 )
 from orchestrator.core.nodes import (
+    FORMER_MAX,
+    HELD_BACK,
+    IDLE,
     SEATED,
     CohortName,
+    Former,
     JobName,
     Node,
     NodeState,
@@ -63,7 +70,7 @@ def enact(fleet: Fleet, decision: LedgerOnly, at: datetime) -> Fleet:
     found it (compare and set), `KeyError` if it does not exist.
     """
     match decision:
-        case Enlist() | MoveNode() | SetCordon():
+        case Enlist() | Renew() | MoveNode() | EndTrial() | SetCordon():
             return _change_node(fleet, decision, at)
         case Accept() | MoveJob():
             return _change_job(fleet, decision, at)
@@ -112,7 +119,10 @@ def start_subject(node: str, job: str, attempt: int) -> str:
     return f"{node}/{job}/{attempt}"
 
 
-def _change_node(fleet: Fleet, decision: Enlist | MoveNode | SetCordon, at: datetime) -> Fleet:
+NodeDecision = Enlist | Renew | MoveNode | EndTrial | SetCordon
+
+
+def _change_node(fleet: Fleet, decision: NodeDecision, at: datetime) -> Fleet:
     node = _changed(fleet, decision, at)
     used = uses(fleet, decision, at)
     return replace(
@@ -122,15 +132,19 @@ def _change_node(fleet: Fleet, decision: Enlist | MoveNode | SetCordon, at: date
     )
 
 
-def _changed(fleet: Fleet, decision: Enlist | MoveNode | SetCordon, at: datetime) -> Node:
+def _changed(fleet: Fleet, decision: NodeDecision, at: datetime) -> Node:
     match decision:
         case Enlist(seen=seen):
             known = fleet.nodes.get(seen.node)
             if known is not None:
                 raise UnlawfulMoveError(seen.node, known.state, NodeState.BURN_IN)
             return _enlisted(decision, at)
+        case Renew(node=name):
+            return _renewed(fleet.nodes[name], decision, at)
         case MoveNode(node=name):
             return _moved(fleet.nodes[name], decision, at)
+        case EndTrial(node=name):
+            return replace(fleet.nodes[name], trial_since=None)
         case SetCordon(node=name, cordon=cordon):
             return replace(fleet.nodes[name], cordon=cordon)
 
@@ -145,6 +159,35 @@ def _enlisted(decision: Enlist, at: datetime) -> Node:
         state=NodeState.BURN_IN,
         since=at,
         reason=decision.reason,
+        cordon=decision.cordon,
+        history=decision.history,
+        kin=decision.kin,
+    )
+
+
+def _renewed(node: Node, decision: Renew, at: datetime) -> Node:
+    """Enter another machine under a name where nothing runs, or describe the same one anew."""
+    if not decision.fresh:
+        return replace(node, machine=decision.machine)
+    if node.state in SEATED:
+        raise UnlawfulMoveError(node.name, node.state, NodeState.BURN_IN)
+    former = node.former
+    if not same_machine(node.machine.serials, decision.machine.serials):
+        former = (*former, Former(node.machine, node.history, at))[-FORMER_MAX:]
+    return replace(
+        node,
+        machine=decision.machine,
+        state=NodeState.BURN_IN,
+        since=at,
+        reason=decision.reason,
+        incarnation=node.incarnation + 1,
+        cordon=node.cordon or decision.cordon,  # a person's word about this name goes on
+        pardoned_at=None,
+        trial_since=None,
+        step=None,
+        history=decision.history,
+        former=former,
+        kin=decision.kin,
     )
 
 
@@ -152,12 +195,23 @@ def _moved(node: Node, decision: MoveNode, at: datetime) -> Node:
     if node.state is not decision.start:
         raise UnlawfulMoveError(node.name, node.state, decision.end)
     moved = node.move(decision.end, at=at, reason=decision.reason)
+    moved = replace(moved, history=_remembered(node, decision, at), step=decision.step)
     if decision.end in SEATED and decision.job is not None:
         moved = replace(moved, job=decision.job, attempt=decision.attempt)
-    released = (NodeState.QUARANTINED, NodeState.SPARE)
-    if decision.end is NodeState.BURN_IN and decision.start in released:
-        moved = replace(moved, pardoned_at=at)
+    released = decision.start in (NodeState.QUARANTINED, *IDLE) or node.step is RepairStep.RESET
+    if decision.end is NodeState.BURN_IN and released:  # what was found before is history
+        moved = replace(moved, pardoned_at=at, history=replace(moved.history, owed=""))
     return moved
+
+
+def _remembered(node: Node, decision: MoveNode, at: datetime) -> History:
+    """Return what the machine's history says after a move: its trouble, its repair, its pardon."""
+    history = node.history
+    if decision.end in HELD_BACK and node.state not in HELD_BACK and decision.fault:
+        history = history.troubled(at, decision.fault, decision.serial)
+    if decision.step is not None:
+        history = history.stepped(at, decision.step, decision.fault)
+    return history.acquitted(at) if decision.acquitted else history
 
 
 def _change_job(fleet: Fleet, decision: Accept | MoveJob, at: datetime) -> Fleet:

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from orchestrator.core.custody import share_left
-from orchestrator.core.decisions import MoveNode
+from orchestrator.core.custody import hold_back, share_left
 from orchestrator.core.gang import live
 from orchestrator.core.jobs import Attempt
 from orchestrator.core.judge import Judgement
@@ -39,8 +38,7 @@ def evict_unfit(look: Look, attempt: Attempt) -> None:
         if refusal(look, attempt) is None:
             instead = _replacement(look, attempt, node)
             reason = f"from {attempt.job}: {judgement.words}; {instead}"
-            start, end = node.state, NodeState.QUARANTINED
-            look.do(MoveNode(node.name, start, end, reason, counts="eviction"))
+            hold_back(look, node, judgement, reason, counts="eviction")
 
 
 def weigh(look: Look, attempt: Attempt) -> Weighed:

@@ -7,6 +7,7 @@ from orchestrator.core.decisions import (
     AppendFence,
     CloseIncident,
     Decision,
+    EndTrial,
     Enlist,
     GiveGrant,
     IssueGrant,
@@ -15,6 +16,7 @@ from orchestrator.core.decisions import (
     MoveNode,
     OpenAttempt,
     OpenIncident,
+    Renew,
     Repair,
     SetCordon,
     SettleOrder,
@@ -25,7 +27,7 @@ from orchestrator.core.decisions import (
 from orchestrator.core.fleet import Fleet
 from orchestrator.core.jobs import OVER, Attempt, AttemptState, JobState
 from orchestrator.core.look import LIVE, Look
-from orchestrator.core.nodes import NodeState
+from orchestrator.core.nodes import IDLE, NodeState
 from orchestrator.core.placement import allowed, spares, unfit_to_seat
 from orchestrator.core.policies import Policy
 from orchestrator.core.recovery import shortage, waits_for
@@ -36,8 +38,14 @@ def explain(decision: Decision) -> str:  # noqa: C901 - one case per decision, n
     match decision:
         case Enlist(seen=seen, cluster=cluster, reason=reason):
             return f"took {seen.node} into {cluster}, in burn-in: {reason}"
+        case Renew(node=node, fresh=True, reason=reason):
+            return f"{node} is another machine now, in burn-in: {reason}"
+        case Renew(node=node, reason=reason):
+            return f"{node} is described anew: {reason}"
         case MoveNode():
             return _explain_move(decision)
+        case EndTrial(node=node, reason=reason):
+            return f"{node} has earned its trust: {reason}"
         case SetCordon(node=node, cordon=None, reason=reason):
             return f"lifted the cordon of {node}: {reason}"
         case SetCordon(node=node, reason=reason):
@@ -103,7 +111,7 @@ def _explain_move(move: MoveNode) -> str:
     if move.counts == "eviction":
         return f"evicted {move.node} {move.reason}"
     match move.end:
-        case NodeState.IN_USE | NodeState.STANDBY if move.start is NodeState.SPARE:
+        case NodeState.IN_USE | NodeState.STANDBY if move.start in IDLE:
             place = "a seat" if move.end is NodeState.IN_USE else "a standby's seat"
             return f"gave {move.node} {place} in {move.job}, attempt {move.attempt}"
         case NodeState.QUARANTINED:

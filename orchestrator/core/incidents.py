@@ -10,18 +10,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from orchestrator.core.custody import needs_repair, repairable, repairs_spent
 from orchestrator.core.decisions import CloseIncident, OpenIncident
 from orchestrator.core.eviction import refusal, weigh
 from orchestrator.core.fleet import Cluster
 from orchestrator.core.gang import live, read_gang
 from orchestrator.core.jobs import OVER, Attempt, Job, JobState, Outcome
 from orchestrator.core.look import DAY, LIVE, Look
-from orchestrator.core.nodes import Node, NodeState
+from orchestrator.core.nodes import HELD_BACK, Node, NodeState
 from orchestrator.core.orders import operators
 from orchestrator.core.pages import Page
 from orchestrator.core.parts import Wrong
 from orchestrator.core.recovery import shortage
+from orchestrator.core.repair import fleet_spent, need, rung
 from orchestrator.runtime.lineage import Cause
 from orchestrator.runtime.reports import AgentReport, Note, Stage
 
@@ -77,11 +77,31 @@ def _of_node(look: Look, node: Node) -> Iterator[Wrong]:
         yield Page.NODE_LOST, node.name, f"{node.provider} says that it is off"
     elif _unreachable(look, node):
         yield Page.NODE_UNREACHABLE, node.name, belief.unreached_error
-    held = node.state is NodeState.QUARANTINED and not operators(node.cordon)
-    if held and repairable(look, node) and repairs_spent(look, node):
-        fault = needs_repair(look, node)
-        if fault is not None:
-            yield Page.REPAIR_LIMIT, node.name, f"the day's reboots are spent: {fault}"
+    if node.kin is not None and node.history.troubles and _earning(node):
+        times = len(node.history.troubles)
+        words = f"it is the machine that was {node.kin}, {times} times out of service"
+        yield Page.MACHINE_RETURNED, node.name, words
+    if node.state is NodeState.QUARANTINED and not operators(node.cordon):
+        yield from _of_ladder(look, node)
+
+
+def _earning(node: Node) -> bool:
+    return node.trial_since is not None or node.state in (NodeState.BURN_IN, *HELD_BACK)
+
+
+def _of_ladder(look: Look, node: Node) -> Iterator[Wrong]:
+    """Tell of a node that only people can bring further."""
+    fault = need(look, node) if look.policy.repair else None
+    if fault is None:
+        return
+    ladder = rung(look, node, fault)
+    if ladder.spent:
+        yield Page.REPAIR_LIMIT, node.name, f"the day's repairs are spent: {fault.words}"
+    elif ladder.step is None:
+        cannot = f"it calls for a {ladder.wanted}, which {node.provider} cannot do"
+        yield Page.REPAIR_NEEDED, node.name, f"{fault.words}; {cannot}"
+    elif fleet_spent(look):
+        yield Page.REPAIR_LIMIT, node.cluster, "the fleet's repairs of this hour are spent"
 
 
 def _unreachable(look: Look, node: Node) -> bool:

@@ -18,6 +18,7 @@ from typing import Any
 from orchestrator.core.beliefs import AgentBelief, NodeBelief
 from orchestrator.core.decisions import Incident, Intent, Settled
 from orchestrator.core.fleet import Cluster, Fleet, Used
+from orchestrator.core.history import RepairStep, serials
 from orchestrator.core.jobs import Attempt
 from orchestrator.core.nodes import SEATED, ClusterName, JobName, Node, NodeName
 from orchestrator.core.pages import Page
@@ -26,7 +27,9 @@ Cell = Hashable
 Run = tuple[JobName, int]  #: an attempt's job and number
 
 NODES, JOBS, ATTEMPTS, CLUSTERS = ("nodes",), ("jobs",), ("attempts",), ("clusters",)
-ORDERS, INCIDENTS, UNLISTED = ("orders",), ("incidents",), ("unlisted",)
+ORDERS, INCIDENTS, UNLISTED, SIZE = ("orders",), ("incidents",), ("unlisted",), ("size",)
+#: Kinds of `Used` that the whole fleet has a budget of.
+FLEETWIDE = frozenset({"eviction", *(str(step) for step in RepairStep)})
 NOTHING = Fleet(datetime(1970, 1, 1, tzinfo=UTC))
 
 
@@ -62,6 +65,25 @@ class Index:
         self.settled: dict[str, Settled] = {}
         self.incidents: dict[tuple[Page, str], Incident] = {}
         self.unlisted: set[NodeName] = set()  #: believed in, not enlisted
+        self.fleet_used: dict[str, list[datetime]] = {}  #: by kind (`FLEETWIDE`), oldest first
+        self._holders: dict[str, set[NodeName]] | None = None  #: by serial, once anybody asks
+
+    def holders(self, serial: str) -> set[NodeName]:
+        """Return the names whose machine has or had a serial, or was blamed for it."""
+        if self._holders is None:
+            self._holders = {}
+            for node in self.fleet.nodes.values():
+                self._hold(node.name, frozenset(), known_serials(node))
+        return self._holders.get(serial, set())
+
+    def _hold(self, name: NodeName, old: frozenset[str], new: frozenset[str]) -> frozenset[str]:
+        """Enter under which serials a name is known; return those that this changes."""
+        holders = self._holders if self._holders is not None else {}
+        for serial in old - new:
+            holders[serial].discard(name)
+        for serial in new - old:
+            holders.setdefault(serial, set()).add(name)
+        return old ^ new
 
     def turn(self, fleet: Fleet) -> Touched:
         """Take this fleet instead, and return what differs from the one before."""
@@ -103,6 +125,9 @@ class Index:
         for name in names:
             was, node = old.get(name), new.get(name)
             self._list(name, touched, listed=node is not None)
+            if self._holders is not None:
+                both = known_serials(was), known_serials(node)
+                cells.update(("serial", one) for one in self._hold(name, *both))
             if was is not None:
                 cells.add(("nodes", was.cluster))
                 _drop(here, was.cluster, name)
@@ -116,6 +141,7 @@ class Index:
                     seats.setdefault((node.job, node.attempt), {})[name] = node
                     cells.add(("seats", node.job, node.attempt))
         cells.add(NODES)
+        cells.update([SIZE] if len(old) != len(new) else ())
         touched.nodes.update(names)
 
     def _list(self, name: NodeName, touched: Touched, *, listed: bool) -> None:
@@ -206,11 +232,28 @@ class Index:
             if not self.used[name]:
                 del self.used[name]
             touched.cells.add(("used", *name))
+            if one.kind in FLEETWIDE:
+                self.fleet_used[one.kind].remove(one.at)
+                touched.cells.add(("fleet-used", one.kind))
         for one in come:
             name = (one.kind, one.subject)
             self.used.setdefault(name, []).append(one.at)
             self.used[name].sort()
             touched.cells.add(("used", *name))
+            if one.kind in FLEETWIDE:
+                self.fleet_used.setdefault(one.kind, []).append(one.at)
+                self.fleet_used[one.kind].sort()
+                touched.cells.add(("fleet-used", one.kind))
+
+
+def known_serials(node: Node | None) -> frozenset[str]:
+    """Return the serials under which a name is or was known, and those that were blamed there."""
+    if node is None:
+        return frozenset()
+    told = set(serials(node.machine.serials))
+    for former in node.former:
+        told |= serials(former.machine.serials)
+    return frozenset(told.union(one.serial for one in node.history.troubles if one.serial))
 
 
 def changed(old: Mapping[Any, Any], new: Mapping[Any, Any]) -> list[Any]:

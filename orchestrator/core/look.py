@@ -20,12 +20,14 @@ from orchestrator.core.decisions import (
     Effect,
     Incident,
     LedgerOnly,
+    Repair,
     RepairStep,
     StartAgent,
     key,
 )
 from orchestrator.core.enact import enact, start_subject
 from orchestrator.core.fleet import Cluster, Fleet
+from orchestrator.core.history import same_machine, serials
 from orchestrator.core.index import (
     ATTEMPTS,
     CLUSTERS,
@@ -33,6 +35,7 @@ from orchestrator.core.index import (
     JOBS,
     NODES,
     ORDERS,
+    SIZE,
     UNLISTED,
     Cell,
     Index,
@@ -72,6 +75,7 @@ class Look:
         self._parts = Parts(phases)
         self._notes = Notes()
         self._asked: set[str] = set()
+        self._asked_of: dict[str, int] = {}  #: steps of the ladder asked for, by name
         self._judged: dict[NodeName, tuple[NodeBelief, datetime | None, Judgement]] = {}
         self._blank: dict[NodeName, NodeBelief] = {}
         self._names: list[NodeName] | None = None  #: of all nodes, sorted
@@ -86,10 +90,13 @@ class Look:
         """Look at the next snapshot; what rests on nothing that changed is not thought again."""
         self.decisions = []
         asked, self._asked = self._asked, set()
+        steps, self._asked_of = self._asked_of, {}
         self._now = fleet.now
         self._turn(fleet)
         for name in asked:
             self._parts.touch_cell(("key", name))
+        for step in steps:
+            self._parts.touch_cell(("fleet-used", str(step)))
         self._parts.wake(self._now)
 
     def _turn(self, fleet: Fleet) -> None:
@@ -238,6 +245,9 @@ class Look:
         self._asked.add(name)
         self._parts.touch_cell(("key", name))
         self.decisions.append(effect)
+        if isinstance(effect, Repair):
+            self._asked_of[effect.step] = self._asked_of.get(effect.step, 0) + 1
+            self._parts.touch_cell(("fleet-used", str(effect.step)))
 
     def outcome(self, effect: Effect) -> bool | None:
         """Say how this very effect ended: well, badly, or None if it did not yet."""
@@ -311,6 +321,11 @@ class Look:
         self._notes.reads.add(NODES)
         nodes = self._index.fleet.nodes
         return [nodes[name] for name in sorted(nodes)]
+
+    def size(self) -> int:
+        """Return how many nodes the fleet has, retired ones included."""
+        self._notes.reads.add(SIZE)
+        return len(self._index.fleet.nodes)
 
     def nodes_in(self, cluster: ClusterName) -> list[Node]:
         """Return the nodes of a cluster, by name; not to be changed."""
@@ -386,6 +401,29 @@ class Look:
         self._notes.reads.add(INCIDENTS)
         return set(self._index.incidents)
 
+    def missing(self, node: Node) -> bool:
+        """Say whether the newest list that named anything does not name this node."""
+        belief, cluster = self.belief(node.name), self.listing(node.cluster)
+        if belief.seen_at is None or cluster is None or cluster.filled_at is None:
+            return False
+        return belief.seen_at < cluster.filled_at
+
+    def holders(self, serial: str) -> list[NodeName]:
+        """Return the names whose machine has or had a serial, or was blamed for it, sorted."""
+        self._notes.reads.add(("serial", serial))
+        return sorted(self._index.holders(serial))
+
+    def heir(self, node: Node) -> NodeName | None:
+        """Return the name under which the machine of this node stands now, if it is another."""
+        for serial in sorted(serials(node.machine.serials)):
+            for name in self.holders(serial):
+                other = self.node(name)
+                if name == node.name or other is None or other.kin != node.name:
+                    continue
+                if same_machine(other.machine.serials, node.machine.serials):
+                    return name
+        return None
+
     # --- what was done before -------------------------------------------------------------------
 
     def used(self, kind: str, subject: str, window: timedelta) -> list[datetime]:
@@ -402,9 +440,21 @@ class Look:
             self._notes.moments.add(moments[len(moments) - most] + window)
         return True
 
-    def reboots(self, node: NodeName) -> list[datetime]:
-        """Return when this node was rebooted within the last day."""
-        return self.used(str(RepairStep.REBOOT), node, DAY)
+    def repairs(self, node: NodeName, step: RepairStep) -> list[datetime]:
+        """Return when this step of the ladder was asked for within the last day, oldest first."""
+        return self.used(str(step), node, DAY)
+
+    def fleet_used(self, kinds: Iterable[str], window: timedelta) -> list[datetime]:
+        """Return when such things were done anywhere in the fleet, oldest first.
+
+        A fact of the whole fleet; effects that this very look asks for are included.
+        """
+        moments = []
+        for kind in kinds:
+            self._notes.reads.add(("fleet-used", kind))
+            moments += self.lately(self._index.fleet_used.get(kind, ()), window)
+            moments += [self._now] * self._asked_of.get(kind, 0)
+        return sorted(moments)
 
     def starts(self, node: NodeName, attempt: Attempt) -> list[datetime]:
         """Return when this attempt's agent was started there within the last day."""

@@ -8,11 +8,12 @@ reached may be training happily.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import NewType
 
+from orchestrator.core.history import History, RepairStep
 from orchestrator.errors import PermanentError
 
 ProviderName = NewType("ProviderName", str)
@@ -41,11 +42,22 @@ S = NodeState
 # Every lawful move. Anything absent here is a bug in whoever asked for it.
 MOVES: dict[NodeState, frozenset[NodeState]] = {
     S.BURN_IN: frozenset({S.PROBATION, S.SPARE, S.QUARANTINED, S.REPAIRING, S.RETIRED}),
-    S.PROBATION: frozenset({S.SPARE, S.STANDBY, S.IN_USE, S.DRAINING, S.QUARANTINED, S.REPAIRING}),
+    S.PROBATION: frozenset(
+        {
+            S.SPARE,
+            S.STANDBY,
+            S.IN_USE,
+            S.DRAINING,
+            S.BURN_IN,
+            S.QUARANTINED,
+            S.REPAIRING,
+            S.RETIRED,
+        }
+    ),
     S.SPARE: frozenset({S.STANDBY, S.IN_USE, S.BURN_IN, S.QUARANTINED, S.REPAIRING, S.RETIRED}),
-    S.STANDBY: frozenset({S.IN_USE, S.SPARE, S.DRAINING, S.QUARANTINED, S.REPAIRING}),
-    S.IN_USE: frozenset({S.STANDBY, S.SPARE, S.DRAINING, S.QUARANTINED, S.REPAIRING}),
-    S.DRAINING: frozenset({S.SPARE, S.QUARANTINED, S.REPAIRING, S.RETIRED}),
+    S.STANDBY: frozenset({S.IN_USE, S.SPARE, S.PROBATION, S.DRAINING, S.QUARANTINED, S.REPAIRING}),
+    S.IN_USE: frozenset({S.STANDBY, S.SPARE, S.PROBATION, S.DRAINING, S.QUARANTINED, S.REPAIRING}),
+    S.DRAINING: frozenset({S.SPARE, S.PROBATION, S.QUARANTINED, S.REPAIRING, S.RETIRED}),
     S.QUARANTINED: frozenset({S.BURN_IN, S.REPAIRING, S.RETIRED}),
     S.REPAIRING: frozenset({S.BURN_IN, S.QUARANTINED, S.RETIRED}),
     S.RETIRED: frozenset(),
@@ -54,6 +66,10 @@ del S
 
 #: States in which a node belongs to an attempt.
 SEATED = frozenset({NodeState.IN_USE, NodeState.STANDBY, NodeState.DRAINING})
+#: States of an idle node that may be seated.
+IDLE = frozenset({NodeState.SPARE, NodeState.PROBATION})
+#: States in which nothing of ours may begin on a node.
+HELD_BACK = frozenset({NodeState.QUARANTINED, NodeState.REPAIRING})
 
 
 class UnlawfulMoveError(PermanentError):
@@ -86,6 +102,18 @@ class Machine:
 
 
 @dataclass(frozen=True, slots=True)
+class Former:
+    """A machine that once stood under a name, and what it had gone through."""
+
+    machine: Machine
+    history: History
+    until: datetime
+
+
+FORMER_MAX = 8  #: machines remembered per name
+
+
+@dataclass(frozen=True, slots=True)
 class Node:
     """One node, as the ledger last recorded it."""
 
@@ -102,11 +130,23 @@ class Node:
     attempt: int | None = None
     cordon: Cordon | None = None
     pardoned_at: datetime | None = None  #: a person released it: older findings are history
+    trial_since: datetime | None = None  #: on probation since, idle or seated; None: trusted
+    step: RepairStep | None = None  #: of the ladder, while it is under way (REPAIRING)
+    history: History = field(default_factory=History)  #: of its machine
+    former: tuple[Former, ...] = ()  #: machines that stood under this name before
+    kin: NodeName | None = None  #: the name that its machine came back from
+
+    @property
+    def rest(self) -> NodeState:
+        """Say in which state it is idle: a seat neither wins nor loses trust."""
+        return NodeState.SPARE if self.trial_since is None else NodeState.PROBATION
 
     def move(self, end: NodeState, *, at: datetime, reason: str) -> Node:
         """Return this node in its next state, or raise `UnlawfulMoveError`.
 
-        A node that leaves its seat (`SEATED`) forgets the attempt it belonged to.
+        A node that leaves its seat (`SEATED`) forgets the attempt it belonged to. Probation begins
+        when it is entered from burn-in and goes on through every seat; what ends it is an idle
+        node's step to SPARE, a step back to burn-in or being held back.
         """
         if end not in MOVES[self.state]:
             raise UnlawfulMoveError(self.name, self.state, end)
@@ -118,4 +158,11 @@ class Node:
             reason=reason,
             job=self.job if seated else None,
             attempt=self.attempt if seated else None,
+            trial_since=self._trial(end, at),
+            step=None,
         )
+
+    def _trial(self, end: NodeState, at: datetime) -> datetime | None:
+        if end is NodeState.PROBATION:
+            return self.trial_since or at
+        return self.trial_since if end in SEATED else None

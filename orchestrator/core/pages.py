@@ -23,6 +23,8 @@ class Page(StrEnum):
     CLUSTER_LOST = "cluster-lost"  #: a job was moved to another cluster
     EVICTION_LIMIT = "eviction-limit"  #: the breaker refuses another eviction
     REPAIR_LIMIT = "repair-limit"  #: a node needs more repairs than its budget
+    REPAIR_NEEDED = "repair-needed"  #: a node calls for a step that its provider cannot take
+    MACHINE_RETURNED = "machine-returned"  #: one that failed before, under another name
     JOB_FAILED = "job-failed"  #: budgets spent
     POISON_CHECKPOINT = "poison-checkpoint"  #: same failure twice; stepped down
     BAD_CHECKPOINT = "bad-checkpoint"  #: a commit did not verify; stepped over
@@ -40,6 +42,7 @@ URGENT = frozenset(
         Page.NO_SPARE,
         Page.EVICTION_LIMIT,
         Page.REPAIR_LIMIT,
+        Page.REPAIR_NEEDED,
         Page.JOB_FAILED,
         Page.REGISTER_UNREACHABLE,
     }

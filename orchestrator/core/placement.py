@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from orchestrator.core.decisions import MoveJob, MoveNode, OpenAttempt
+from orchestrator.core.decisions import MoveJob, MoveNode, OpenAttempt, RepairStep
 from orchestrator.core.jobs import Attempt, AttemptState, Job, JobSpec, JobState, Outcome
 from orchestrator.core.look import LIVE, Look
-from orchestrator.core.nodes import ClusterName, JobName, Node, NodeState
+from orchestrator.core.nodes import IDLE, ClusterName, JobName, Node, NodeState
+from orchestrator.core.trust import lemon, troubles
 from orchestrator.core.verdicts import Verdict
 
 STALE_LOOKS = 5  #: probes missed until a verdict is too old to seat a node on
@@ -39,15 +40,15 @@ def dearest_first(look: Look, name: JobName) -> tuple[int, datetime, JobName]:
 def unfit_to_seat(look: Look, node: Node, spec: JobSpec) -> str | None:
     """Return why this node cannot be given a seat now; None if it can."""
     belief = look.belief(node.name)
-    if node.state is not NodeState.SPARE:
+    if node.state not in IDLE:
         return f"is {node.state}"
     if node.cordon is not None:
         return f"cordoned by {node.cordon.owner}: {node.cordon.reason}"
     if spec.accelerator is not None and node.machine.sku != spec.accelerator:
         return f"is a {node.machine.sku}, not a {spec.accelerator}"
-    if belief.unreached_since is not None or belief.power_off:
+    if belief.unreached_since is not None or belief.called_off:
         return f"cannot be reached: {belief.unreached_error}"
-    if _missing(look, node):
+    if look.missing(node):
         return "its provider lists others, but not this one"
     judgement = look.judge(node)
     if judgement.verdict is not Verdict.FIT:
@@ -61,7 +62,7 @@ def unfit_to_seat(look: Look, node: Node, spec: JobSpec) -> str | None:
 
 
 def spares(look: Look, cluster: ClusterName, spec: JobSpec) -> list[Node]:
-    """Return the nodes of a cluster that may be seated now: fewest past troubles first.
+    """Return the nodes of a cluster that may be seated now, the most trusted first.
 
     Not to be changed: several ask.
     """
@@ -71,7 +72,15 @@ def spares(look: Look, cluster: ClusterName, spec: JobSpec) -> list[Node]:
 
 def _spares(look: Look, cluster: ClusterName, spec: JobSpec) -> list[Node]:
     fit = [node for node in look.nodes_in(cluster) if unfit_to_seat(look, node, spec) is None]
-    return sorted(fit, key=lambda node: (len(look.reboots(node.name)), node.name))
+    return sorted(fit, key=lambda node: (*_misgivings(look, node), node.name))
+
+
+def _misgivings(look: Look, node: Node) -> tuple[bool, bool, int, int]:
+    """Order nodes by what speaks against seating them: lemons last, then those on probation."""
+    lately = len(troubles(look, node))
+    lemon_like = lemon(look, node) is not None
+    on_trial = node.trial_since is not None
+    return (lemon_like, on_trial, lately, len(look.repairs(node.name, RepairStep.REBOOT)))
 
 
 def capacity(look: Look, spec: JobSpec) -> int:
@@ -91,7 +100,7 @@ def fill_seats(look: Look, attempt: Attempt) -> None:
         end = NodeState.IN_USE if in_use < spec.nodes_max else NodeState.STANDBY
         in_use += end is NodeState.IN_USE
         reason = f"seat in {attempt.job}, attempt {attempt.number}"
-        look.do(MoveNode(node.name, NodeState.SPARE, end, reason, attempt.job, attempt.number))
+        look.do(MoveNode(node.name, node.state, end, reason, attempt.job, attempt.number))
 
 
 def allowed(look: Look, spec: JobSpec) -> list[ClusterName]:
@@ -116,15 +125,6 @@ def choose_cluster(look: Look, job: Job, *, but: ClusterName | None = None) -> C
         order = preference if job.spec.clusters else 0
         scored.append((home, order, -fit, name))
     return min(scored)[-1] if scored else None
-
-
-def _missing(look: Look, node: Node) -> bool:
-    """Say whether the newest list that named anything does not name this node."""
-    belief = look.belief(node.name)
-    cluster = look.listing(node.cluster)
-    if belief.seen_at is None or cluster is None or cluster.filled_at is None:
-        return False
-    return belief.seen_at < cluster.filled_at
 
 
 def _lingers(look: Look, job: Job) -> bool:

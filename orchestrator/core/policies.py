@@ -42,8 +42,18 @@ class Policy:
     standbys: int = 1  #: granted to each attempt if nodes are there
     evictions_per_hour: int = 4  #: per cluster: max(1, ...) always holds
     quarantine_share: float = 0.34  #: of a cluster; max(1, ...) nodes always allowed
+    relapse_mean: timedelta = timedelta(hours=8)  #: mean service until a bad node shows itself
+    doubt_max: float = 0.02  #: probability that a node is bad, below which probation ends; 1: none
+    lemon_after: int = 3  #: times out of service within 28 days
+    resets_per_day: int = 3  #: per node
     reboots_per_day: int = 3  #: per node
-    repair: bool = True  #: let the provider reboot quarantined and lost nodes
+    reprovisions_per_day: int = 1  #: per node
+    replaces_per_day: int = 1  #: per node
+    fleet_repairs_per_hour: int = 20  #: steps of the ladder; the larger of this and the share
+    fleet_repairs_share: float = 0.1  #: of the fleet's nodes, within an hour
+    relapse_window: timedelta = timedelta(days=7)  #: the same fault again: the next rung
+    rung_tries: int = 2  #: of a lower rung for one fault, where the right one cannot be taken
+    repair: bool = True  #: let the provider repair quarantined and lost nodes
     suspects_share: float = 0.2  #: more suspects than max(2, share of the gang): shared cause
     pages_per_hour: int = 20
     agent_starts_max: int = 5  #: per node and attempt within `agent_starts_window`

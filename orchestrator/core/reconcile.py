@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from orchestrator.core.agents import dismiss_agents
-from orchestrator.core.custody import enlist_new, tend_node
+from orchestrator.core.custody import tend_node
 from orchestrator.core.decisions import Decision
 from orchestrator.core.eviction import evict_unfit
 from orchestrator.core.fleet import Fleet
@@ -23,6 +23,7 @@ from orchestrator.core.incidents import (
     wrong_with_job,
     wrong_with_node,
 )
+from orchestrator.core.kinship import enlist_new
 from orchestrator.core.look import Look, Recall
 from orchestrator.core.orders import answer_orders
 from orchestrator.core.parts import Kind, Phase

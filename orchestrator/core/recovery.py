@@ -16,7 +16,7 @@ from orchestrator.core.gang import Gang, read_gang
 from orchestrator.core.granting import give_grant, issue_grant
 from orchestrator.core.jobs import OVER, Attempt, AttemptState, Job, JobState, Outcome, WhenAlone
 from orchestrator.core.look import LIVE, Look
-from orchestrator.core.nodes import JobName, NodeState
+from orchestrator.core.nodes import JobName
 from orchestrator.core.pages import Page
 from orchestrator.core.placement import choose_cluster, fence_is_ours, fenced, spares
 from orchestrator.core.seating import in_sight, keep_seats
@@ -221,7 +221,7 @@ def close_attempt(look: Look, attempt: Attempt) -> None:
     for node in look.seats(attempt):
         if look.gone(node.name, attempt):
             reason = f"nothing of {attempt.job}, attempt {attempt.number}, is left there"
-            look.do(MoveNode(node.name, node.state, NodeState.SPARE, reason))
+            look.do(MoveNode(node.name, node.state, node.rest, reason))
     if not look.seats(attempt) and look.all_gone(attempt):
         reason = attempt.reason or "every agent is proven gone"
         look.do(MoveAttempt(attempt.job, attempt.number, A.CLOSED, reason))

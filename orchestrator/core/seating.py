@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from orchestrator.core.decisions import MoveNode
 from orchestrator.core.gang import Gang, live
+from orchestrator.core.history import AGENT, UNSEEN
 from orchestrator.core.jobs import Attempt
 from orchestrator.core.look import Look
 from orchestrator.core.nodes import Node, NodeName, NodeState
@@ -66,7 +67,8 @@ def _leave_lost(look: Look, attempt: Attempt, gang: Gang) -> None:
     for node in look.seats(attempt):
         if starts_spent(look, attempt, node.name):
             reason = f"its agent did not stay up in {look.policy.agent_starts_max} starts"
-            look.do(MoveNode(node.name, node.state, S.QUARANTINED, reason))
+            end = S.QUARANTINED
+            look.do(MoveNode(node.name, node.state, end, reason, fault=AGENT))
         elif not in_sight(look, attempt, node.name) and spares(look, attempt.cluster, spec):
             _leave_unseen(look, attempt, node, gang)
 
@@ -76,10 +78,10 @@ def _leave_unseen(look: Look, attempt: Attempt, node: Node, gang: Gang) -> None:
     error = look.belief(node.name).unreached_error
     if look.gone(node.name, attempt):
         reason = f"cannot be reached ({error}); nothing runs there"
-        look.do(MoveNode(node.name, node.state, S.SPARE, reason))
+        look.do(MoveNode(node.name, node.state, node.rest, reason))
     elif node.name in gang.missed or gang.waiting:
         reason = f"cannot be reached ({error}), and its gang misses it; the register fences it"
-        look.do(MoveNode(node.name, node.state, S.QUARANTINED, reason))
+        look.do(MoveNode(node.name, node.state, S.QUARANTINED, reason, fault=UNSEEN))
 
 
 def _leave_unwanted(look: Look, attempt: Attempt, gang: Gang) -> None:
@@ -94,7 +96,8 @@ def _leave_unwanted(look: Look, attempt: Attempt, gang: Gang) -> None:
                 look.do(MoveNode(node.name, S.STANDBY, S.DRAINING, "one standby too many"))
     for node in look.seats(attempt):
         if node.state is S.DRAINING and look.gone(node.name, attempt):
-            look.do(MoveNode(node.name, S.DRAINING, S.SPARE, "nothing of the gang is left there"))
+            reason = "nothing of the gang is left there"
+            look.do(MoveNode(node.name, S.DRAINING, node.rest, reason))
 
 
 def _name_members(look: Look, attempt: Attempt, gang: Gang) -> None:

@@ -15,7 +15,7 @@ from orchestrator.core.nodes import ClusterName, JobName, NodeName, NodeState
 from orchestrator.core.observations import AgentSeen, Observation, RegisterSilent
 from orchestrator.daemon.clock import Clock
 from orchestrator.daemon.pools import Pools
-from orchestrator.daemon.rhythm import Bell
+from orchestrator.daemon.rhythm import CLOSER, Bell
 from orchestrator.engines.api import AgentAddress
 from orchestrator.engines.site import Keys, Site
 from orchestrator.errors import HoldfastError
@@ -121,13 +121,15 @@ def agents_to_ask(fleet: Fleet, recorded: Mapping[str, int]) -> Iterator[Asked]:
 def nodes_to_probe(fleet: Fleet, every: timedelta) -> Iterator[NodeName]:
     """Yield the nodes whose health no agent reports and whose probe is due.
 
-    Those in burn-in are always due: they wait for it. The others once within `every`.
+    Those in burn-in are always due: they wait for it. The others once within `every`, those on
+    probation `CLOSER` times as often. One that is being repaired tells so that it booted anew.
     """
     idle = {NodeState.PROBATION, NodeState.SPARE, NodeState.QUARANTINED, NodeState.REPAIRING}
     for name, node in sorted(fleet.nodes.items()):
         belief = fleet.beliefs.nodes.get(name)
         last = belief.probed_at if belief else None
-        due = last is None or fleet.now >= last + every
+        wait = every / CLOSER if node.state is NodeState.PROBATION else every
+        due = last is None or fleet.now >= last + wait
         if node.state is NodeState.BURN_IN or (node.state in idle and due):
             yield name
 

@@ -17,16 +17,17 @@ class Bell(StrEnum):
     PROBES = "probes"
 
 
+CLOSER = 3  #: times as often a node on probation is looked at
 BURN_IN_PROBES = 3  #: a burn-in is looked at so often at least, however short it is
 SHORTEST = timedelta(milliseconds=200)  #: between two rings; a probe costs processor time
 
 
 def rhythm(policy: Policy) -> dict[Bell, timedelta]:
-    """Say how often each bell rings. `PROBES` rings for nodes in burn-in; others are due less."""
+    """Say how often each bell rings. `PROBES` rings for the most watched; others are due less."""
     burn_in = max(policy.burn_in / BURN_IN_PROBES, SHORTEST)
     return {
         Bell.AGENTS: policy.look_every,
         Bell.REGISTERS: policy.look_every,
         Bell.INVENTORY: policy.inventory_every,
-        Bell.PROBES: min(policy.probe_every, burn_in),
+        Bell.PROBES: min(policy.probe_every / CLOSER, burn_in),
     }

@@ -21,7 +21,7 @@ from orchestrator.core.decisions import (
 )
 from orchestrator.core.fleet import Fleet
 from orchestrator.core.jobs import JobSpec, WhenAlone
-from orchestrator.core.nodes import ClusterName, JobName, NodeName
+from orchestrator.core.nodes import ClusterName, JobName, NodeName, NodeState
 from orchestrator.core.observations import AgentGone, NodeReached, RegisterSeen
 from orchestrator.engines.api import Found
 from orchestrator.engines.site import Keys
@@ -32,7 +32,7 @@ from orchestrator.runtime.lineage import Fence, Member
 from orchestrator.runtime.register import Register
 from orchestrator.runtime.store import open_store
 from tests.core.world import World
-from tests.daemon.house import DreamEngine, DreamProvider, dream_site
+from tests.daemon.house import DreamEngine, DreamProvider, DreamWorkshop, dream_site
 
 ASH1, TRAIN = NodeName("ash-1"), JobName("train")
 SPEC = JobSpec(
@@ -115,9 +115,15 @@ def test_a_fence_that_would_be_void_is_not_written(
     assert len(list(bench.register.records())) == 1
 
 
+def in_repair(fleet: Fleet) -> Fleet:
+    node = replace(fleet.nodes[ASH1], state=NodeState.REPAIRING, job=None, attempt=None)
+    return replace(fleet, nodes={**fleet.nodes, ASH1: node})
+
+
 def test_a_reboot_is_asked_for_only_with_enough_left_of_the_lease(
     bench: Bench, fleet: Fleet
 ) -> None:
+    fleet = in_repair(fleet)
     wish = Repair(ASH1, RepairStep.REBOOT, 0, "hardware")
     bench.left = PROVIDER_LIMIT - 0.1
     with pytest.raises(TransientError, match="lease"):
@@ -134,8 +140,26 @@ def test_a_reboot_is_asked_for_only_with_enough_left_of_the_lease(
 def test_a_step_that_no_provider_can_take_is_refused(
     bench: Bench, fleet: Fleet, step: RepairStep
 ) -> None:
-    with pytest.raises(PermanentError, match=step.value):
-        bench.hands.carry_out(Repair(ASH1, step, 0, ""), fleet, 5)
+    with pytest.raises(PermanentError, match=f"sim cannot {step.value}"):
+        bench.hands.carry_out(Repair(ASH1, step, 0, ""), in_repair(fleet), 5)
+
+
+def test_each_step_of_the_ladder_is_the_provider_s_method_of_that_name(
+    bench: Bench, fleet: Fleet
+) -> None:
+    bench.site = dream_site(DreamWorkshop(["ash-1"]), bench.engine)
+    hands = replace(bench.hands, sites={ClusterName("ash"): bench.site})
+    for step in RepairStep:
+        done = hands.carry_out(Repair(ASH1, step, 0, ""), in_repair(fleet), 5)
+        assert step.value in done.text
+        assert len(done.seen) == (step is not RepairStep.REPLACE)  # a new one is found when listed
+
+
+def test_a_node_that_is_not_in_repair_is_never_touched(bench: Bench, fleet: Fleet) -> None:
+    assert fleet.nodes[ASH1].state is NodeState.IN_USE
+    with pytest.raises(PermanentError, match="is in-use"):
+        bench.hands.carry_out(Repair(ASH1, RepairStep.REBOOT, 0, ""), fleet, 5)
+    assert bench.provider.rebooted == []
 
 
 def test_a_sweep_carries_the_token_and_proves_the_end(bench: Bench, fleet: Fleet) -> None:

@@ -144,11 +144,29 @@ def test_silence_is_counted_from_the_first_one_after_the_last_answer() -> None:
 
 def test_a_machine_that_is_off_runs_no_agent() -> None:
     off = MachineSeen(N1, "c", Machine(MachineId("i")), Power.STOPPED)
-    held = belief(AgentSeen(N1, BEGIN, report(0)), InventorySeen(A, "sim", BEGIN + at(1), (off,)))
+    held = belief(
+        AgentSeen(N1, BEGIN, report(0)),
+        InventorySeen(A, "sim", BEGIN + at(1), (off,)),
+        NodeUnreached(N1, BEGIN + at(1), "no route"),
+    )
     assert held.nodes[N1].power_off
     assert held.nodes[N1].agents[0].gone_at == BEGIN + at(1)
     again = assess(held, [NodeReached(N1, BEGIN + at(2), "b2")], BEGIN + at(3))
     assert not again.nodes[N1].power_off
+
+
+def test_a_provider_alone_ends_nothing_that_still_answers() -> None:
+    """Its listing may be stale: the node's own silence must agree, its own words contradict."""
+    stale = [MachineSeen(N1, "c", Machine(MachineId("i")), p, "b0") for p in Power]
+    heard = AgentSeen(N1, BEGIN, report(0))
+    for listed in stale[:2]:
+        held = belief(heard, *(InventorySeen(A, "sim", BEGIN + at(s), (listed,)) for s in (1, 4)))
+        node = held.nodes[N1]
+        assert not node.power_off
+        assert node.agents[0].gone_at is None
+        again = AgentSeen(N1, BEGIN + at(3), report(3))
+        later = assess(held, [again], BEGIN + at(20)).nodes[N1]
+        assert (later.boot_id, later.agents[0].gone_at) == ("b1", None)
 
 
 def test_a_new_boot_ended_every_older_agent_and_its_findings() -> None:

@@ -78,6 +78,7 @@ QUICK = Policy(
     probe_every=timedelta(seconds=1),
     look_every=timedelta(seconds=1),
     sweep_after=timedelta(seconds=3),
+    doubt_max=1.0,
 )
 
 

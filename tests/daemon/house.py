@@ -130,6 +130,23 @@ class DreamProvider(Limited):
         return "b2"
 
 
+class DreamWorkshop(DreamProvider):
+    """One that can take every step of the repair ladder."""
+
+    capabilities = frozenset(
+        {Capability.RESET, Capability.REBOOT, Capability.REPROVISION, Capability.REPLACE}
+    )
+
+    def reset(self, node: str) -> str:
+        return "b1"
+
+    def reprovision(self, node: str) -> str:
+        return "b3"
+
+    def replace(self, node: str) -> str:
+        return "i-new"
+
+
 @dataclass
 class DreamEngine:
     """Starts nothing; says what it is told to say."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from orchestrator.core.fleet import Fleet
 from orchestrator.core.jobs import AttemptState, JobSpec, JobState
-from orchestrator.core.nodes import JobName, NodeName, NodeState
+from orchestrator.core.nodes import HELD_BACK, IDLE, JobName, NodeName, NodeState
 from orchestrator.core.observations import AgentSeen
 from orchestrator.daemon.eyes import agents_to_ask, nodes_to_probe, registers_to_read
 from orchestrator.daemon.rhythm import Bell, rhythm
@@ -63,7 +63,7 @@ def test_an_agent_is_asked_where_it_answered_last_and_hears_what_was_recorded() 
 def test_only_nodes_that_no_agent_speaks_for_are_probed() -> None:
     fleet = running().fleet
     probed = set(nodes_to_probe(fleet, timedelta(0)))
-    idle = {NodeState.BURN_IN, NodeState.PROBATION, NodeState.SPARE, NodeState.QUARANTINED}
+    idle = {*IDLE, *HELD_BACK, NodeState.BURN_IN}
     assert probed == {name for name, node in fleet.nodes.items() if node.state in idle}
     assert probed.isdisjoint(asked(fleet))
 
@@ -78,6 +78,10 @@ def test_a_spare_is_probed_once_in_a_while_and_a_burn_in_whenever_it_may() -> No
     minute = timedelta(minutes=1)
     assert name not in set(nodes_to_probe(early, minute))
     assert name in set(nodes_to_probe(due, minute))
+    third = replace(fleet, now=probed_at + timedelta(seconds=20))
+    assert name not in set(nodes_to_probe(third, minute))
+    on_trial = {name: replace(fleet.nodes[name], state=NodeState.PROBATION)}
+    assert name in set(nodes_to_probe(replace(third, nodes=on_trial), minute))
     earning = {name: replace(fleet.nodes[name], state=NodeState.BURN_IN)}
     assert name in set(nodes_to_probe(replace(early, nodes=earning), minute))
 
