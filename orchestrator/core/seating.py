@@ -94,10 +94,22 @@ def _leave_unwanted(look: Look, attempt: Attempt, gang: Gang) -> None:
                 look.do(MoveNode(node.name, S.STANDBY, S.DRAINING, reason))
             elif node in surplus:
                 look.do(MoveNode(node.name, S.STANDBY, S.DRAINING, "one standby too many"))
+            elif _better(look, attempt, node, held):
+                reason = "on probation, and a trusted spare can stand by"
+                look.do(MoveNode(node.name, S.STANDBY, S.DRAINING, reason))
     for node in look.seats(attempt):
         if node.state is S.DRAINING and look.gone(node.name, attempt):
             reason = "nothing of the gang is left there"
             look.do(MoveNode(node.name, S.DRAINING, node.rest, reason))
+
+
+def _better(look: Look, attempt: Attempt, node: Node, held: list[Node]) -> bool:
+    """Say whether a node on probation is the only standby though a trusted spare is there."""
+    standbys = [one for one in held if one.state is S.STANDBY]
+    if node.trial_since is None or any(one.trial_since is None for one in standbys):
+        return False
+    spec = look.fleet.jobs[attempt.job].spec
+    return any(one.trial_since is None for one in spares(look, attempt.cluster, spec))
 
 
 def _name_members(look: Look, attempt: Attempt, gang: Gang) -> None:

@@ -29,6 +29,9 @@ POLICY: dict[str, Any] = {
     "standbys": 1,
     "evictions_per_hour": 50,
     "reboots_per_day": 50,
+    "fleet_repairs_per_hour": 500,
+    "relapse_window": "1s",
+    "doubt_max": 1.0,
     "agent_starts_max": 50,
     "intent_limit": "30s",
 }

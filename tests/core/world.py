@@ -26,6 +26,7 @@ from orchestrator.core.decisions import (
 from orchestrator.core.enact import enact, intend
 from orchestrator.core.explain import explain
 from orchestrator.core.fleet import Cluster, Fleet
+from orchestrator.core.history import LADDER, RepairStep
 from orchestrator.core.jobs import Attempt, AttemptState, JobSpec
 from orchestrator.core.nodes import (
     ClusterName,
@@ -109,6 +110,10 @@ class SimNode:
     starts_again: bool = True  #: a reboot brings it back
     slow: bool = False  #: a reboot is accepted, and takes its time
     agents_start: bool = True
+    needs: RepairStep = RepairStep.RESET  #: the lowest step that mends its findings
+    id: str = ""  #: of the machine under the name
+    serials: tuple[str, ...] = ()
+    unlisted: bool = False
     findings: list[Finding] = field(default_factory=list)
     agents: dict[tuple[str, int], SimAgent] = field(default_factory=dict)
     gone: dict[tuple[str, int], str] = field(default_factory=dict)
@@ -301,15 +306,26 @@ class World:
             ):
                 self._reach(node).agents.pop((job, attempt), None)
                 self._seen.append(AgentGone(node, job, attempt, self.fleet.now, "swept"))
-            case Repair(node=node):
-                sim = self.nodes[node]
-                sim.agents.clear()
-                if not sim.starts_again:
-                    raise RuntimeError("it stays down")
-                if sim.slow:
-                    return
-                sim.on, sim.boot, sim.findings = True, sim.boot + 1, []
-                self._seen.append(NodeReached(node, self.fleet.now, f"{node}/{sim.boot}"))
+            case Repair(node=node, step=step):
+                self._repair(node, step)
+
+    def _repair(self, node: NodeName, step: RepairStep) -> None:
+        sim = self.nodes[node]
+        assert self.state(node) is NodeState.REPAIRING
+        if LADDER.index(step) >= LADDER.index(sim.needs):
+            sim.findings = []
+        if step is RepairStep.RESET:
+            self._reach(node)
+            return
+        sim.agents.clear()
+        if not sim.starts_again:
+            raise RuntimeError("it stays down")
+        if sim.slow:
+            return
+        if step is RepairStep.REPLACE:
+            sim.id, sim.serials, sim.findings = f"{sim.id or node}+", (f"new-{node}",), []
+        sim.on, sim.boot = True, sim.boot + 1
+        self._seen.append(NodeReached(node, self.fleet.now, f"{node}/{sim.boot}"))
 
     def _reach(self, node: str) -> SimNode:
         sim = self.nodes[node]
@@ -467,12 +483,12 @@ class World:
             MachineSeen(
                 NodeName(name),
                 "c1",
-                Machine(MachineId(f"i-{name}"), "sim"),
+                Machine(MachineId(f"i-{sim.id or name}"), "sim", serials=sim.serials),
                 Power.RUNNING if sim.on else Power.STOPPED,
                 f"{name}/{sim.boot}",
             )
             for name, sim in self.nodes.items()
-            if sim.cluster == cluster.name
+            if sim.cluster == cluster.name and not sim.unlisted
         )
 
     def _look_at(self, name: NodeName, sim: SimNode) -> Iterable[Observation]:

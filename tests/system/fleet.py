@@ -30,6 +30,9 @@ POLICY: dict[str, Any] = {
     "silence_max": "10s",
     "seat_wait": "10s",
     "reboots_per_day": 50,
+    "fleet_repairs_per_hour": 500,
+    "relapse_window": "1s",
+    "doubt_max": 1.0,
     "agent_starts_max": 50,
 }
 
