@@ -14,7 +14,7 @@ from orchestrator.core.observations import MachineSeen, Ordered, Power, Register
 from orchestrator.core.verdicts import Finding
 from orchestrator.runtime.reports import AgentReport, Note
 
-VERSION = 1  #: of the beliefs; a ledger with a newer one is refused
+VERSION = 2  #: of the beliefs; a ledger with a newer one is refused
 
 
 @dataclass(frozen=True, slots=True)

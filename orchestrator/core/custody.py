@@ -52,6 +52,13 @@ def share_left(look: Look, cluster: ClusterName) -> bool:
     return len(held) < max(1, int(look.policy.quarantine_share * len(nodes) + 1e-9))
 
 
+def waits_for_fleet(look: Look, node: Node) -> bool:
+    """Say whether a node in repair only waits until the fleet may repair another one."""
+    tries = look.repairs(node.name, node.step or RepairStep.REBOOT)
+    begun = look.under_way(Repair, node.name) or (bool(tries) and tries[-1] >= node.since)
+    return not begun and fleet_spent(look)
+
+
 def hold_back(look: Look, node: Node, judgement: Judgement, reason: str, counts: str = "") -> None:
     """Put a node into quarantine for what its checks say; its machine's history remembers."""
     gravest = judgement.evidence[0]
@@ -156,9 +163,14 @@ def _repairing(look: Look, node: Node) -> None:
 
 
 def _mended(look: Look, node: Node, step: RepairStep) -> bool:
-    """Take a node whose step was done to burn-in: it boots anew, or its reset ended well."""
+    """Take a node whose step was done to burn-in: it boots anew, or its reset ended well.
+
+    Another machine is no new boot of this one: `kinship.renew` enters it when it is listed.
+    """
     belief = look.belief(node.name)
     booted_at = belief.booted_at
+    if step is RepairStep.REPLACE:
+        return False
     if booted_at is not None and booted_at > node.since and not belief.power_off:
         reason = f"repaired: a new boot ({belief.boot_id})"
     elif step is RepairStep.RESET and _ended_well(look, node, step):

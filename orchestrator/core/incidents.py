@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
+from orchestrator.core.custody import waits_for_fleet
 from orchestrator.core.decisions import CloseIncident, OpenIncident
 from orchestrator.core.eviction import refusal, weigh
 from orchestrator.core.fleet import Cluster
@@ -25,6 +26,7 @@ from orchestrator.core.repair import fleet_spent, need, rung
 from orchestrator.runtime.lineage import Cause
 from orchestrator.runtime.reports import AgentReport, Note, Stage
 
+FLEET_SPENT = "the fleet's repairs of this hour are spent"
 TWICE = "same failure twice"  #: how `lineage.choose_resume` begins to tell of poison
 
 
@@ -81,8 +83,12 @@ def _of_node(look: Look, node: Node) -> Iterator[Wrong]:
         times = len(node.history.troubles)
         words = f"it is the machine that was {node.kin}, {times} times out of service"
         yield Page.MACHINE_RETURNED, node.name, words
-    if node.state is NodeState.QUARANTINED and not operators(node.cordon):
+    if operators(node.cordon):
+        return
+    if node.state is NodeState.QUARANTINED:
         yield from _of_ladder(look, node)
+    elif node.state is NodeState.REPAIRING and waits_for_fleet(look, node):
+        yield Page.REPAIR_LIMIT, node.cluster, FLEET_SPENT
 
 
 def _earning(node: Node) -> bool:
@@ -101,7 +107,7 @@ def _of_ladder(look: Look, node: Node) -> Iterator[Wrong]:
         cannot = f"it calls for a {ladder.wanted}, which {node.provider} cannot do"
         yield Page.REPAIR_NEEDED, node.name, f"{fault.words}; {cannot}"
     elif fleet_spent(look):
-        yield Page.REPAIR_LIMIT, node.cluster, "the fleet's repairs of this hour are spent"
+        yield Page.REPAIR_LIMIT, node.cluster, FLEET_SPENT
 
 
 def _unreachable(look: Look, node: Node) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from datetime import timedelta
 from typing import TypeVar
 
 from hypothesis import HealthCheck, given, settings
@@ -12,14 +13,24 @@ from hypothesis import strategies as st
 from orchestrator.core.decisions import LedgerOnly, MoveNode
 from orchestrator.core.enact import enact, intend
 from orchestrator.core.fleet import Fleet
+from orchestrator.core.history import RepairStep
 from orchestrator.core.jobs import JobSpec, WhenAlone
-from orchestrator.core.nodes import MOVES, SEATED
+from orchestrator.core.nodes import MOVES, SEATED, NodeState
 from orchestrator.core.observations import OrderKind
 from orchestrator.core.policies import Policy
 from orchestrator.core.reconcile import reconcile
-from tests.core.world import World
+from tests.core.world import QUICK, World
 
-EVENTS = ("none", "fault", "power", "gone", "kill", "proof", "cut", "mend", "suspect", "boot")
+EVENTS = (
+    *("none", "fault", "power", "gone", "kill", "proof", "cut", "mend", "suspect", "boot"),
+    *("stubborn", "swapped", "unlisted"),
+)
+POLICIES = (
+    QUICK,
+    replace(QUICK, doubt_max=0.02, relapse_mean=timedelta(seconds=4)),
+    replace(QUICK, fleet_repairs_per_hour=1, relapse_window=timedelta(seconds=9)),
+)
+CANS = ((), ("reboot",), tuple(step.value for step in RepairStep))
 ORDERS = tuple(OrderKind)
 T = TypeVar("T")
 
@@ -61,7 +72,7 @@ def shuffled(fleet: Fleet, seed: int) -> Fleet:
     )
 
 
-def happen(world: World, event: str, node: str) -> None:
+def happen(world: World, event: str, node: str) -> None:  # noqa: C901 - one case per event
     sim = world.nodes[node]
     match event:
         case "fault":
@@ -77,6 +88,14 @@ def happen(world: World, event: str, node: str) -> None:
         case "cut" | "mend":
             sim.reachable = event == "mend"
             sim.starts_again = sim.starts_again or event == "mend"
+        case "stubborn":
+            sim.needs = RepairStep.REPLACE
+            world.fault(node)
+        case "swapped":
+            sim.id, sim.serials, sim.boot = f"{sim.id}x", (f"{node}{sim.id}x",), sim.boot + 1
+            sim.agents.clear()
+        case "unlisted":
+            sim.unlisted = True
         case "none":
             pass
         case _:
@@ -91,6 +110,9 @@ def check(world: World) -> None:
     assert one == other
     for node in fleet.nodes.values():
         assert (node.job is not None) == (node.state in SEATED)
+        assert (node.step is not None) == (node.state is NodeState.REPAIRING)
+        assert node.trial_since is None or node.state in {NodeState.PROBATION, *SEATED}
+        assert node.trial_since is not None or node.state is not NodeState.PROBATION
     for attempt in fleet.attempts:
         if attempt.grant is not None:
             assert len(set(attempt.grant.seats)) == len(attempt.grant.seats)
@@ -101,7 +123,7 @@ def check(world: World) -> None:
             assert decision.end in MOVES[decision.start]
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     size=st.integers(1, 3),
     register=st.booleans(),
@@ -111,6 +133,8 @@ def check(world: World) -> None:
     ),
     orders=st.lists(st.tuples(st.sampled_from(ORDERS), st.integers(0, 6)), max_size=3),
     cuts=st.lists(st.integers(0, 6), max_size=10),
+    policy=st.sampled_from(POLICIES),
+    can=st.sampled_from(CANS),
 )
 def test_whatever_happens_a_decision_is_made_once_and_lawfully(
     size: int,
@@ -119,8 +143,10 @@ def test_whatever_happens_a_decision_is_made_once_and_lawfully(
     events: list[tuple[str, int, int]],
     orders: list[tuple[OrderKind, int]],
     cuts: list[int],
+    policy: Policy,
+    can: tuple[str, ...],
 ) -> None:
-    world = World({"a": 4, "b": 3})
+    world = World({"a": 4, "b": 3}, policy, can=can)
     spec = JobSpec(
         nodes_min=size, nodes_max=size, register="/r" if register else None, when_alone=alone
     )
@@ -146,6 +172,7 @@ def calm_down(world: World) -> None:
     """Mend everything, and let every operator release what they hold."""
     for sim in world.nodes.values():
         sim.on, sim.reachable, sim.starts_again, sim.findings = True, True, True, []
+        sim.unlisted = False
         sim.boot += 1
         sim.agents.clear()
     for name, node in world.fleet.nodes.items():

@@ -189,7 +189,7 @@ class World:
             self.tick()
         raise AssertionError("it never came true:\n" + "\n".join(self.story[-30:]))
 
-    def fault(self, node: str, check: str = "xid", code: str = "79", **how: object) -> None:
+    def fault(self, node: str, check: str = "xid", code: str = "79", **how: object) -> World:
         finding = Finding(
             check=check,
             component="gpu0",
@@ -201,6 +201,7 @@ class World:
             code=code,
         )
         self.nodes[node].findings.append(replace(finding, **how))  # type: ignore[arg-type]
+        return self
 
     def stop_power(self, node: str, *, for_good: bool = False) -> None:
         sim = self.nodes[node]
@@ -500,6 +501,8 @@ class World:
                 "disk", "host", Severity.OK, FaultClass.HARDWARE, "", Channel.NODE, now, boot
             )
             findings = tuple(replace(one, boot_id=boot) for one in sim.findings)
+            if sim.needs is not RepairStep.RESET:  # it is found again after every step below that
+                findings = tuple(replace(one, observed_at=now) for one in findings)
             yield Probed(name, now, boot, (fine, *findings), complete=True)
         for run in self._asked(name):
             if sim.on and sim.reachable and run in sim.agents and name not in self.deaf:
