@@ -7,6 +7,7 @@ makes a decoder's cache small.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +21,7 @@ from model.config import ModelConfig
 class Rotary:
     """The rotation of every position, computed once per forward pass and shared by all layers."""
 
-    cos: Tensor  #: (positions, head_dim / 2)
+    cos: Tensor  #: (positions, head_dim / 2), or (batch, 1, positions, head_dim / 2)
     sin: Tensor
 
     @classmethod
@@ -46,8 +47,19 @@ class Norm(nn.RMSNorm):
         return functional.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
 
 
+@dataclass(frozen=True)
+class Seen:
+    """The keys and values that queries look at."""
+
+    keys: Tensor  #: (batch, kv_heads, length, head_dim), normed and turned
+    values: Tensor  #: (batch, kv_heads, length, head_dim)
+
+
 class Attention(nn.Module):
-    """Attention of `queries` over `source`: self-attention if both are the same tensor."""
+    """Attention of queries over what was `seen`: their own sequence, or another."""
+
+    #: Puts the parts of a sequence together whose positions are spread over ranks; see `parallel`.
+    gather: Callable[[Tensor], Tensor] | None = None
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -74,13 +86,34 @@ class Attention(nn.Module):
         `mask` is boolean, broadcastable to (batch, heads, queries, source), True where a query may
         look. Cross-attention passes no `rotary`: two sequences have no common order.
         """
-        query = self.query_norm(self._heads(self.query(queries)))
-        key = self.key_norm(self._heads(self.key(source)))
-        value = self._heads(self.value(source))
+        seen = self.see(source, rotary)
+        return self.attend(queries, seen, rotary=rotary, mask=mask, causal=causal)
+
+    def see(self, source: Tensor, rotary: Rotary | None = None) -> Seen:
+        """Return the keys and values of (batch, length, d_model); what a cache holds."""
+        keys = self.key_norm(self._heads(self.key(source)))
+        values = self._heads(self.value(source))
         if rotary is not None:
-            query, key = rotary.turn(query), rotary.turn(key)
+            keys = rotary.turn(keys)
+        if self.gather is not None:
+            keys, values = self.gather(keys), self.gather(values)
+        return Seen(keys, values)
+
+    def attend(
+        self,
+        queries: Tensor,
+        seen: Seen,
+        *,
+        rotary: Rotary | None = None,
+        mask: Tensor | None = None,
+        causal: bool = False,
+    ) -> Tensor:
+        """Return (batch, length of queries, d_model); arguments as in `forward`."""
+        query = self.query_norm(self._heads(self.query(queries)))
+        if rotary is not None:
+            query = rotary.turn(query)
         mixed = functional.scaled_dot_product_attention(
-            query, key, value, attn_mask=mask, is_causal=causal, enable_gqa=True
+            query, seen.keys, seen.values, attn_mask=mask, is_causal=causal, enable_gqa=True
         )
         joined: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
         return joined

@@ -55,10 +55,20 @@ class DecoderBlock(nn.Module):
         self.feed_forward_norm = Norm(config.d_model, config.norm_epsilon)
         self.feed_forward = FeedForward(config)
 
-    def forward(self, x: Tensor, rotary: Rotary, memory: Tensor, mask: Tensor | None) -> Tensor:
-        """Return a tensor of the shape of `x`; `memory` is the encoded prompt."""
+    def forward(
+        self,
+        x: Tensor,
+        rotary: Rotary,
+        memory: Tensor,
+        mask: Tensor | None,
+        past: Tensor | None = None,
+    ) -> Tensor:
+        """Return a tensor of the shape of `x`; `memory` is the encoded prompt.
+
+        `past` says which positions each may look back at; None: all up to its own.
+        """
         normed = self.attention_norm(x)
-        x = x + self.attention(normed, normed, rotary=rotary, causal=True)
+        x = x + self.attention(normed, normed, rotary=rotary, mask=past, causal=past is None)
         x = x + self.cross_attention(self.cross_norm(x), memory, mask=mask)
         out: Tensor = x + self.feed_forward(self.feed_forward_norm(x))
         return out

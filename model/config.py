@@ -1,4 +1,4 @@
-"""How big a model is: its dimensions, the presets, and a closed form for its parameters.
+"""How big a model is: its dimensions and the presets; `accounting` says what they cost.
 
 The 2024 Reka report gives sizes (7B, 21B) but no dimensions; those of the big presets are our own
 choice, made so that 8 divides heads, key-value heads, feed-forward width and vocabulary. `core` is
@@ -32,6 +32,8 @@ class ModelConfig:
     tied: bool  #: the output head is the transposed embedding
     patch: int  #: side of an image or video patch, pixels
     mels: int  #: log-mel bins of an audio frame
+    sample_rate: int  #: Hz that sound is resampled to
+    tile: int  #: pixels: a picture with a longer side is cut into tiles of this side
     audio_stride: int = 4  #: audio frames (of 10 ms) behind one encoder position
     encoder_theta: float = 10_000.0  #: RoPE base; apart, for long prompts need a bigger one
     decoder_theta: float = 10_000.0
@@ -43,6 +45,8 @@ class ModelConfig:
             raise ValueError(f"{self.heads} heads cannot share {self.kv_heads} key-value heads")
         if self.head_dim % 2 or self.d_model % 8:
             raise ValueError("positions need an even head_dim and a d_model divisible by 8")
+        if self.tile % self.patch:
+            raise ValueError(f"a tile of {self.tile} pixels is no whole number of patches")
 
     @property
     def patch_features(self) -> int:
@@ -69,6 +73,8 @@ PRESETS: Mapping[str, ModelConfig] = MappingProxyType(
             tied=True,
             patch=8,
             mels=40,
+            sample_rate=8_000,
+            tile=64,
         ),
         "tiny": ModelConfig(
             d_model=256,
@@ -82,6 +88,8 @@ PRESETS: Mapping[str, ModelConfig] = MappingProxyType(
             tied=True,
             patch=8,
             mels=40,
+            sample_rate=8_000,
+            tile=64,
         ),
         "small": ModelConfig(
             d_model=768,
@@ -95,6 +103,8 @@ PRESETS: Mapping[str, ModelConfig] = MappingProxyType(
             tied=True,
             patch=16,
             mels=80,
+            sample_rate=16_000,
+            tile=256,
         ),
         "edge-7b": ModelConfig(
             d_model=4_096,
@@ -108,6 +118,8 @@ PRESETS: Mapping[str, ModelConfig] = MappingProxyType(
             tied=False,
             patch=16,
             mels=128,
+            sample_rate=16_000,
+            tile=448,
             encoder_theta=500_000.0,
             decoder_theta=500_000.0,
         ),
@@ -123,6 +135,8 @@ PRESETS: Mapping[str, ModelConfig] = MappingProxyType(
             tied=False,
             patch=16,
             mels=128,
+            sample_rate=16_000,
+            tile=448,
             encoder_theta=500_000.0,
             decoder_theta=500_000.0,
         ),
@@ -138,38 +152,10 @@ PRESETS: Mapping[str, ModelConfig] = MappingProxyType(
             tied=False,
             patch=16,
             mels=128,
+            sample_rate=16_000,
+            tile=448,
             encoder_theta=500_000.0,
             decoder_theta=500_000.0,
         ),
     }
 )
-
-
-@dataclass(frozen=True)
-class ParameterCount:
-    """Parameters by part of the model."""
-
-    encoder: int
-    decoder: int
-    stems: int  #: image and video patches, audio frames, the kind embedding
-    embeddings: int  #: tokens in, and tokens out unless tied
-
-    @property
-    def total(self) -> int:
-        """All parameters, a tied matrix counted once."""
-        return self.encoder + self.decoder + self.stems + self.embeddings
-
-
-def count_parameters(config: ModelConfig) -> ParameterCount:
-    """Return the closed form; a test holds it equal to the built model of every preset."""
-    d = config.d_model
-    queries, keys = config.heads * config.head_dim, config.kv_heads * config.head_dim
-    attention = 2 * d * queries + 2 * d * keys + 2 * config.head_dim  # the last: QK-norm
-    feed_forward = 3 * d * config.d_ff
-    stems = config.patch_features + config.audio_features + len(KINDS)
-    return ParameterCount(
-        encoder=config.encoder_layers * (attention + feed_forward + 2 * d) + d,
-        decoder=config.decoder_layers * (2 * attention + feed_forward + 3 * d) + d,
-        stems=stems * d,
-        embeddings=config.vocabulary * d * (1 if config.tied else 2),
-    )

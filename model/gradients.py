@@ -24,6 +24,7 @@ class Totals:
     loss: float  #: mean cross-entropy per predicted token, nats
     predicted: int  #: tokens the loss was taken over
     positions: int  #: positions computed, encoder and decoder together, without padding
+    norm: float  #: of the gradient of the mean loss, before it was clipped
 
 
 class GradientBuffer:
@@ -45,8 +46,8 @@ class GradientBuffer:
         for parameter, view in self._views:
             parameter.grad = view
 
-    def reduce(self, loss_sum: float, predicted: int, positions: int) -> Totals:
-        """Sum over the ranks and divide by the predicted tokens of all of them.
+    def reduce(self, loss_sum: float, predicted: int, positions: int, norm_max: float) -> Totals:
+        """Sum over the ranks, divide by the predicted tokens of all of them, clip the norm.
 
         Backward must have run on the *sum* of this rank's token losses: the mean is taken here,
         once, so that a rank with longer answers counts for more, as it does with one rank.
@@ -55,5 +56,7 @@ class GradientBuffer:
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(self._flat)
         loss, count, everywhere = self._flat[-_TAIL:].tolist()
-        self._flat.div_(count)
-        return Totals(loss / count, int(count), int(everywhere))
+        gradients = self._flat[:-_TAIL]
+        norm = float(gradients.norm()) / count
+        gradients.mul_(min(1.0, norm_max / max(norm, 1e-12)) / count)
+        return Totals(loss / count, int(count), int(everywhere), norm)

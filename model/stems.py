@@ -1,8 +1,9 @@
-"""Front ends of the trunk: patches of pixels and frames of sound become encoder positions.
+"""Front ends of the trunk: patches of pixels and pieces of sound become encoder positions.
 
 A stem is one linear map plus positions that have no parameters, so a modality can be added,
 frozen or replaced without touching the trunk. Images and videos share one stem: an image is a
-video of one frame. Text needs no stem but the embedding.
+video of one frame. Patches come one per row, whatever the size of the picture they were cut from.
+Text needs no stem but the embedding.
 """
 
 from __future__ import annotations
@@ -26,36 +27,19 @@ class VisionStem(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.patch = config.patch
         self.project = nn.Linear(config.patch_features, config.d_model, bias=False)
 
-    def forward(self, frames: Tensor) -> Tensor:
-        """Return (n, frames * rows * columns, d_model).
+    def forward(self, patches: Tensor, places: Tensor) -> Tensor:
+        """Return (n, d_model) of patches (n, 3 * patch**2) in [-1, 1].
 
-        `frames` is (n, frames, 3, height, width) in [-1, 1]; height and width are multiples of
-        the patch, else ValueError.
+        `places` (n, 3) says frame, row and column, counted in patches; each gets a quarter of the
+        width, the last quarter stays without position.
         """
-        side = self.patch
-        n, times, _, height, width = frames.shape
-        if height % side or width % side:
-            raise ValueError(f"{height}x{width} pixels do not divide into {side}x{side} patches")
-        grid = frames.reshape(n, times, 3, height // side, side, width // side, side)
-        patches = grid.permute(0, 1, 3, 5, 2, 4, 6).flatten(4)  # n, times, rows, columns, numbers
         features: Tensor = self.project(patches)
-        return (features + self._places(features)).reshape(n, -1, features.shape[-1])
-
-    @staticmethod
-    def _places(features: Tensor) -> Tensor:
-        """Return a quarter of the width each for time, row, column; the last stays zero."""
-        _, times, rows, columns, d_model = features.shape
-        quarter = d_model // 4
-        grid = features.new_zeros(times, rows, columns, d_model)
-        for axis, count in enumerate((times, rows, columns)):
-            shape = [1, 1, 1, quarter]
-            shape[axis] = count
-            places = wave(torch.arange(count, device=features.device), quarter)
-            grid[..., axis * quarter : (axis + 1) * quarter] = places.view(shape)
-        return grid
+        quarter = features.shape[-1] // 4
+        waves = [wave(axis, quarter) for axis in places.unbind(-1)]
+        rest = features.new_zeros(len(features), features.shape[-1] - 3 * quarter)
+        return features + torch.cat([*(w.to(features.dtype) for w in waves), rest], -1)
 
 
 class AudioStem(nn.Module):
@@ -63,13 +47,9 @@ class AudioStem(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.stride = config.audio_stride
         self.project = nn.Linear(config.audio_features, config.d_model, bias=False)
 
-    def forward(self, mels: Tensor) -> Tensor:
-        """Return (n, frames // stride, d_model) of (n, frames, mels); a short rest is dropped."""
-        whole = mels.shape[1] // self.stride * self.stride
-        joined = mels[:, :whole].reshape(len(mels), whole // self.stride, -1)
-        features: Tensor = self.project(joined)
-        places = wave(torch.arange(features.shape[1], device=mels.device), features.shape[2])
-        return features + places.to(features.dtype)
+    def forward(self, pieces: Tensor, places: Tensor) -> Tensor:
+        """Return (n, d_model) of pieces (n, mels * stride); `places` (n,) counts from a start."""
+        features: Tensor = self.project(pieces)
+        return features + wave(places, features.shape[-1]).to(features.dtype)

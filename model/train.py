@@ -11,12 +11,14 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from model.settings import Settings, parse
-from orchestrator.errors import UserError
+from orchestrator.errors import PermanentError, UserError
 
 if TYPE_CHECKING:
+    from model.gradients import Totals
+    from model.rollback import Rescue
     from model.trainer import Trainer
     from orchestrator.runtime.training import Run
 
@@ -28,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; return its exit status, 2 for a mistake on the command line."""
     try:
         train(parse(arguments))
-    except UserError as error:
+    except (UserError, PermanentError) as error:
         print(f"model.train: {error}", file=sys.stderr)
         return error.exit_code
     return 0
@@ -38,6 +40,7 @@ def train(settings: Settings) -> None:
     """Train to the last step, from the newest checkpoint if there is one."""
     import torch  # after the command line is known to be right
 
+    from model.rollback import Rescue
     from model.trainer import Place, Trainer
     from orchestrator.runtime import training
 
@@ -51,40 +54,98 @@ def train(settings: Settings) -> None:
         if loaded is not None:
             trainer.load(loaded.state)
             run.attest(step=trainer.step, **trainer.attestation())
-    _steps(run, trainer)
-    _finish(run, trainer)
+    rescue = Rescue(run, trainer)
+    try:
+        _steps(run, trainer, rescue)
+    finally:
+        trainer.loader.close()
+    _finish(run, trainer, rescue)
     run.close()
     if run.world_size > 1:
         torch.distributed.destroy_process_group()
 
 
-def _steps(run: Run, trainer: Trainer) -> None:
+def _steps(run: Run, trainer: Trainer, rescue: Rescue) -> None:
     settings = trainer.settings
+    profile = _profiler(settings)
+    peak = _peak(settings)
     while trainer.step < settings.steps:
-        started = time.monotonic()
-        totals = trainer.advance()
-        speed = totals.positions / (time.monotonic() - started)
-        run.heartbeat(trainer.step, loss=totals.loss, tokens_per_second=speed)
-        last = trainer.step == settings.steps
-        if run.rank == 0 and (last or trainer.step % SAY_EVERY == 0):
-            said = f"step {trainer.step}/{settings.steps}  loss {totals.loss:.3f}"
-            print(f"{said}  {speed:,.0f} tokens/s", file=sys.stderr, flush=True)
-        if last or trainer.step % settings.checkpoint_every == 0:
+        started, waited = time.monotonic(), trainer.loader.waited_s
+        if settings.curriculum.at(trainer.step + 1).step == 1:
+            _begin_stage(run, trainer)
+        with profile():
+            totals = trainer.advance()
+        took = time.monotonic() - started
+        run.heartbeat(trainer.step, loss=totals.loss, tokens_per_second=totals.positions / took)
+        spoiled = trainer.sentinel.judge(totals.loss, totals.norm) if settings.guard else None
+        if spoiled is not None:
+            rescue.back(spoiled)
+            continue
+        if run.rank == 0:
+            wait = (trainer.loader.waited_s - waited) / took
+            _say(trainer, totals, took, wait, peak)
+        ends = settings.curriculum.ends_stage(trainer.step)
+        if ends or trainer.step % settings.checkpoint_every == 0:
             run.save(trainer.step, trainer.state(), **trainer.attestation())
 
 
-def _finish(run: Run, trainer: Trainer) -> None:
+def _begin_stage(run: Run, trainer: Trainer) -> None:
+    """Tell the change; another stage has other losses."""
+    curriculum = trainer.settings.curriculum
+    trainer.sentinel.forget()
+    if run.rank == 0 and len(curriculum.stages) > 1:
+        moment = curriculum.at(trainer.step + 1)
+        stage = curriculum.stages[moment.stage]
+        said = f"stage {moment.stage + 1}/{len(curriculum.stages)} {stage.name}"
+        print(f"{said} begins after step {trainer.step}", file=sys.stderr, flush=True)
+
+
+def _say(trainer: Trainer, totals: Totals, took: float, wait: float, peak: float | None) -> None:
+    steps = trainer.settings.steps
+    if trainer.step != steps and trainer.step % SAY_EVERY:
+        return
+    said = f"step {trainer.step}/{steps}  loss {totals.loss:.3f}"
+    said += f"  {totals.positions / took:,.0f} tokens/s  data wait {wait:.0%}"
+    if peak is not None:
+        said += f"  MFU {trainer.flops / took / peak:.1%} of {peak / 1e9:,.0f} GFLOP/s measured"
+    print(said, file=sys.stderr, flush=True)
+
+
+def _peak(settings: Settings) -> float | None:
+    if not settings.mfu:
+        return None
+    from model.throughput import peak_flops
+
+    return peak_flops(settings.precision)
+
+
+def _profiler(settings: Settings) -> Any:
+    from contextlib import nullcontext
+
+    if settings.profile_to is None:
+        return nullcontext
+    from model.profiling import OnDemand
+
+    return OnDemand(settings.profile_to)
+
+
+def _finish(run: Run, trainer: Trainer, rescue: Rescue) -> None:
     """Say how the run ended, on rank 0: one line of JSON."""
     if run.rank != 0:
         return
-    said: dict[str, float | int] = {"step": trainer.step, "loss": trainer.loss}
-    said["tokens"] = trainer.tokens
+    said: dict[str, Any] = {"step": trainer.step, "loss": trainer.loss, "tokens": trainer.tokens}
+    tally = trainer.loader.tally
+    if len(tally.positions) > 1:
+        said["positions"] = dict(tally.positions)
+    if tally.counts:
+        said["damaged"] = {"counts": dict(tally.counts), "named": tally.named}
+    if rescue.audit:
+        said["rollbacks"] = [asdict(one) for one in rescue.audit]
     if trainer.settings.evaluate:
         from model.evaluate import evaluate
 
-        asked, dice = trainer.settings.evaluate, trainer.settings.data_seed
         with run.phase("evaluate"):
-            said.update(asdict(evaluate(trainer.model, trainer.items, asked, dice)))
+            said.update(evaluate(trainer.model, trainer.settings))
     print(json.dumps(said), flush=True)
 
 

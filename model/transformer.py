@@ -8,14 +8,33 @@ patches. The encoder reads the prompt in both directions, the decoder writes the
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from model.attention import Norm, Rotary
 from model.blocks import DecoderBlock, EncoderBlock
-from model.config import AUDIO, IMAGE, KINDS, VIDEO, ModelConfig
+from model.config import KINDS, ModelConfig
+from model.slices import WHOLE, Slice
 from model.stems import AudioStem, VisionStem
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """The pieces of all media of one stem in a batch, in reading order."""
+
+    rows: Tensor  #: (n, features): patches of pixels, or log-mel frames
+    places: Tensor  #: (n, 3) frame, row, column of a patch; (n,) of a piece of sound
+    at: Tensor  #: (n,) which position of the flattened (batch, length) each one fills
+
+    def __post_init__(self) -> None:
+        """Refuse pieces without a position, or the reverse; raises ValueError."""
+        if not len(self.rows) == len(self.places) == len(self.at):
+            raise ValueError(
+                f"{len(self.at)} positions in the prompt, but its media have {len(self.rows)} "
+                f"pieces and {len(self.places)} places"
+            )
 
 
 @dataclass(frozen=True)
@@ -25,9 +44,8 @@ class Prompt:
     tokens: Tensor  #: (batch, length) ids; at a medium's positions its placeholder, not looked up
     kinds: Tensor  #: (batch, length) index into `config.KINDS`: what each position holds
     present: Tensor | None = None  #: (batch, length) False at padding; None without padding
-    images: Tensor | None = None  #: (n, 3, height, width) in [-1, 1], in reading order
-    videos: Tensor | None = None  #: (n, frames, 3, height, width)
-    audio: Tensor | None = None  #: (n, frames, mels)
+    vision: Pieces | None = None  #: patches of images and of video frames
+    sound: Pieces | None = None
 
 
 @dataclass(frozen=True)
@@ -44,6 +62,10 @@ class EncoderDecoder(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        #: RoPE bases: those of the configuration, until a stage of the curriculum changes them.
+        self.encoder_theta, self.decoder_theta = config.encoder_theta, config.decoder_theta
+        self.slice: Slice = WHOLE  #: which positions this rank computes
+        self.recompute = False  #: compute a block's activations again in backward, keep none
         d, epsilon = config.d_model, config.norm_epsilon
         self.embedding = nn.Embedding(config.vocabulary, d)
         self.kind = nn.Embedding(len(KINDS), d)
@@ -62,51 +84,52 @@ class EncoderDecoder(nn.Module):
         return self.decode(answer, self.encode(prompt))
 
     def encode(self, prompt: Prompt) -> Memory:
-        """Read prompts. Raises ValueError if media and their positions do not match."""
+        """Read prompts. Under a `slice`, the states are those of its positions only."""
         x = self._embed(prompt)
-        rotary = self._rotary(x, self.config.encoder_theta)
+        rotary = self._rotary(x.shape[1], x.device, self.encoder_theta)
         mask = None if prompt.present is None else prompt.present[:, None, None, :]
+        x = self.slice.of(x, 1)
         for block in self.encoder:
-            x = block(x, rotary, mask)
+            x = self._through(block, x, rotary, mask)
         return Memory(self.encoder_norm(x), mask)
 
     def decode(self, answer: Tensor, memory: Memory) -> Tensor:
         """Return logits for the token after each of `answer` (batch, length)."""
         x = self.embedding(answer)
-        rotary = self._rotary(x, self.config.decoder_theta)
+        length = x.shape[1]
+        rotary = self._rotary(length, x.device, self.decoder_theta)
+        past = self.slice.causal(length, x.device)
+        x = self.slice.of(x, 1)
         for block in self.decoder:
-            x = block(x, rotary, memory.states, memory.mask)
+            x = self._through(block, x, rotary, memory.states, memory.mask, past)
         logits: Tensor = self.head(self.decoder_norm(x))
         return logits
 
-    def _rotary(self, x: Tensor, theta: float) -> Rotary:
-        positions = torch.arange(x.shape[1], device=x.device)
+    def _through(self, block: nn.Module, *inputs: Any) -> Tensor:
+        if self.recompute and torch.is_grad_enabled():
+            from torch.utils.checkpoint import checkpoint
+
+            again: Tensor = checkpoint(
+                block, *inputs, use_reentrant=False, preserve_rng_state=False
+            )
+            return again
+        out: Tensor = block(*inputs)
+        return out
+
+    def _rotary(self, length: int, device: torch.device, theta: float) -> Rotary:
+        positions = self.slice.of(torch.arange(length, device=device), 0)
         return Rotary.of(positions, self.config.head_dim, theta)
 
     def _embed(self, prompt: Prompt) -> Tensor:
         """Return what each position holds, plus the embedding of its kind."""
         x: Tensor = self.embedding(prompt.tokens)
-        for kind, features in self._media(prompt):
-            places = prompt.kinds == kind
-            rows = features.flatten(0, 1)
-            if int(places.sum()) != len(rows):
-                raise ValueError(
-                    f"{int(places.sum())} {KINDS[kind]} positions in the prompt, "
-                    f"but its media have {len(rows)}"
-                )
-            x = x.masked_scatter(places[..., None], rows.to(x.dtype))
+        shape = x.shape
+        for stem, pieces in ((self.vision, prompt.vision), (self.audio, prompt.sound)):
+            if pieces is not None:
+                rows = stem(pieces.rows, pieces.places).to(x.dtype)
+                x = x.flatten(0, 1).index_copy(0, pieces.at, rows).view(shape)
         out: Tensor = x + self.kind(prompt.kinds)
         return out
-
-    def _media(self, prompt: Prompt) -> list[tuple[int, Tensor]]:
-        media = []
-        if prompt.images is not None:
-            media.append((IMAGE, self.vision(prompt.images[:, None])))
-        if prompt.videos is not None:
-            media.append((VIDEO, self.vision(prompt.videos)))
-        if prompt.audio is not None:
-            media.append((AUDIO, self.audio(prompt.audio)))
-        return media
 
 
 def build(config: ModelConfig, seed: int) -> EncoderDecoder:
@@ -115,16 +138,22 @@ def build(config: ModelConfig, seed: int) -> EncoderDecoder:
     Not built on the meta device first: torch 2.13 would import its compiler for it, 1.5 s.
     """
     model = EncoderDecoder(config)
+    initialise(model, seed)
+    return model
+
+
+@torch.no_grad()
+def initialise(model: EncoderDecoder, seed: int) -> None:
+    """Draw every parameter anew, in the order of their names in the model."""
+    config = model.config
     generator = torch.Generator().manual_seed(seed)
     depth = config.encoder_layers + config.decoder_layers
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.dim() == 1:
-                parameter.fill_(1.0)
-                continue
-            looked_up = name.startswith(("embedding.", "kind."))
-            deviation = (config.d_model if looked_up else parameter.shape[1]) ** -0.5
-            if name.endswith(("out.weight", "down.weight")):  # what adds to the residual stream
-                deviation *= depth**-0.5
-            parameter.normal_(0.0, deviation, generator=generator)
-    return model
+    for name, parameter in model.named_parameters():
+        if parameter.dim() == 1:
+            parameter.fill_(1.0)
+            continue
+        looked_up = name.startswith(("embedding.", "kind."))
+        deviation = (config.d_model if looked_up else parameter.shape[1]) ** -0.5
+        if name.endswith(("out.weight", "down.weight")):  # what adds to the residual stream
+            deviation *= depth**-0.5
+        parameter.normal_(0.0, deviation, generator=generator)

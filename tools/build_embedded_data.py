@@ -212,14 +212,15 @@ def copy_licences(root: Path, out: Path) -> None:
 def write_sums(out: Path) -> None:
     """Write sha256.txt over the other files."""
     skipped = {"sha256.txt", "__init__.py"}
-    files = sorted(p for p in out.iterdir() if p.is_file() and p.name not in skipped)
-    sums = (f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in files)
+    data = (p for p in out.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
+    names = sorted(p.relative_to(out).as_posix() for p in data if p.name not in skipped)
+    sums = (f"{hashlib.sha256((out / name).read_bytes()).hexdigest()}  {name}\n" for name in names)
     (out / "sha256.txt").write_text("".join(sums))
 
 
 def total_bytes(out: Path) -> int:
     """Return the size of the directory's files."""
-    return sum(path.stat().st_size for path in out.iterdir())
+    return sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
 
 
 if __name__ == "__main__":

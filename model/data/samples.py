@@ -1,26 +1,37 @@
-"""Samples: what the encoder reads and what the decoder must answer, and batches of them.
-
-Two tasks, both with text out: *describe* a picture in a language, and *restore* a caption of which
-a span is hidden behind a sentinel (UL2's denoising, on text alone).
-"""
+"""Samples: what the encoder reads and what the decoder must answer, and batches of them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from model import tokenizer
-from model.config import IMAGE, TEXT, ModelConfig
-from model.data import order, render
-from model.data.emoji import SPRITE, Captioned
-from model.transformer import Prompt
+from model.config import AUDIO, IMAGE, TEXT, VIDEO, ModelConfig
+from model.media.medium import BadSampleError, Medium
+from model.tokenizer import END, PADDING, Tokenizer
+from model.transformer import Pieces, Prompt
 
 IGNORED = -100  #: a target that cross-entropy skips
-ANSWER_TOKENS_MAX = 48  #: longer captions are cut; in English none is
+ANSWER_TOKENS_MAX = 48  #: longer answers are cut; of the English captions none is
+#: The tokens around a medium and the one that holds each of its positions.
+_AROUND = {
+    IMAGE: ("<image>", "<|image_patch|>", "</image>"),
+    VIDEO: ("<video>", "<|video_patch|>", "</video>"),
+    AUDIO: ("<audio>", "<|audio_frames|>", "</audio>"),
+}
+
+
+@dataclass(frozen=True)
+class Form:
+    """What the samples of a stage look like."""
+
+    config: ModelConfig
+    tokenizer: Tokenizer
+    prompt_max: int  #: positions of a prompt; longer ones are refused, or cut where text is
+    answer_max: int = ANSWER_TOKENS_MAX  #: tokens of an answer, without the end token
 
 
 @dataclass(frozen=True)
@@ -30,7 +41,7 @@ class Sample:
     prompt: tuple[int, ...]
     kinds: tuple[int, ...]
     answer: tuple[int, ...]  #: without the end token
-    picture: render.Picture | None
+    media: tuple[Medium, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -44,83 +55,69 @@ class Batch:
     predicted: int  #: targets that count
 
 
-def describe(item: Captioned, picture: render.Picture, config: ModelConfig) -> Sample:
-    """Ask for the name of a picture in the item's language."""
-    patches = (SPRITE // config.patch) ** 2
-    language = tokenizer.load().encode_ordinary(item.language)
-    opening, closing = tokenizer.special("<image>"), tokenizer.special("</image>")
-    placeholders = [tokenizer.special("<|image_patch|>")] * patches
-    return Sample(
-        prompt=(opening, *placeholders, closing, *language),
-        kinds=(TEXT, *[IMAGE] * patches, TEXT, *[TEXT] * len(language)),
-        answer=_caption(item),
-        picture=picture,
-    )
+def sample(form: Form, parts: Sequence[Sequence[int] | Medium], answer: Sequence[int]) -> Sample:
+    """Interleave text and media in one prompt. Raises BadSampleError if it is too long."""
+    prompt: list[int] = []
+    kinds: list[int] = []
+    for part in parts:
+        if isinstance(part, Medium):
+            opening, held, closing = map(form.tokenizer.special, _AROUND[part.kind])
+            prompt += [opening, *[held] * len(part), closing]
+            kinds += [TEXT, *[part.kind] * len(part), TEXT]
+        else:
+            prompt += part
+            kinds += [TEXT] * len(part)
+    if len(prompt) > form.prompt_max:
+        said = f"a prompt of {len(prompt):,} positions; this stage reads {form.prompt_max:,}"
+        raise BadSampleError("too-long", said)
+    media = tuple(part for part in parts if isinstance(part, Medium))
+    return Sample(tuple(prompt), tuple(kinds), tuple(answer[: form.answer_max]), media)
 
 
-def restore(item: Captioned, dice: np.random.Generator) -> Sample:
-    """Hide a random span of the caption (at most half of it, rounded up) and ask for it."""
-    tokens = _caption(item)
-    length = int(dice.integers(1, (len(tokens) + 1) // 2 + 1))
-    start = int(dice.integers(0, len(tokens) - length + 1))
-    hidden = tokenizer.special("<extra_id_0>")
-    language = tokenizer.load().encode_ordinary(item.language)
-    prompt = (*language, *tokens[:start], hidden, *tokens[start + length :])
-    answer = (hidden, *tokens[start : start + length])
-    return Sample(prompt, (TEXT,) * len(prompt), answer, picture=None)
-
-
-def _caption(item: Captioned) -> tuple[int, ...]:
-    return tuple(tokenizer.load().encode_ordinary(item.caption)[:ANSWER_TOKENS_MAX])
-
-
-@dataclass(frozen=True)
-class Feed:
-    """The training samples of every step."""
-
-    items: Sequence[Captioned]
-    config: ModelConfig
-    batch: int  #: samples per step, of all ranks together
-    data_seed: int
-    text_share: float  #: of the samples: restored captions instead of described pictures
-
-    def sample(self, step: int, index: int) -> Sample:
-        """Return a sample of a step; the same on every rank of every gang."""
-        position = (step - 1) * self.batch + index
-        item = self.items[order.item_at(position, len(self.items), self.data_seed)]
-        dice = order.sample_dice(self.data_seed, step, index)
-        if dice.random() < self.text_share:
-            return restore(item, dice)
-        return describe(item, render.augmented(item.sprite, dice), self.config)
-
-    def share(self, step: int, rank: int, world: int) -> Batch:
-        """Return the part of a step's batch that this rank computes."""
-        return collate([self.sample(step, i) for i in order.share(self.batch, rank, world)])
-
-
-def collate(samples: Sequence[Sample]) -> Batch:
-    """Put samples side by side."""
-    end, padding = tokenizer.special(tokenizer.END), tokenizer.special(tokenizer.PADDING)
-    pictures = [sample.picture for sample in samples if sample.picture is not None]
-    lengths = torch.tensor([len(sample.prompt) for sample in samples])
-    longest = int(lengths.max())
+def collate(samples: Sequence[Sample], tokenizer: Tokenizer, multiple: int = 1) -> Batch:
+    """Put samples side by side; lengths become multiples of `multiple` (for slices of them)."""
+    end, padding = tokenizer.special(END), tokenizer.special(PADDING)
+    lengths = torch.tensor([len(one.prompt) for one in samples])
+    longest = _up(int(lengths.max()), multiple)
     present = torch.arange(longest) < lengths[:, None]
+    answers = _up(max(len(one.answer) for one in samples) + 1, multiple)
     prompt = Prompt(
-        tokens=_padded([sample.prompt for sample in samples], padding),
-        kinds=_padded([sample.kinds for sample in samples], TEXT),
+        tokens=_padded([one.prompt for one in samples], padding, longest),
+        kinds=_padded([one.kinds for one in samples], TEXT, longest),
         present=None if bool(present.all()) else present,
-        images=torch.from_numpy(np.stack(pictures)) if pictures else None,
+        vision=_pieces(samples, longest, lambda kind: kind in (IMAGE, VIDEO)),
+        sound=_pieces(samples, longest, lambda kind: kind == AUDIO),
     )
-    predicted = sum(len(sample.answer) + 1 for sample in samples)
+    predicted = sum(len(one.answer) + 1 for one in samples)
     return Batch(
         prompt=prompt,
-        inputs=_padded([(end, *sample.answer) for sample in samples], end),
-        targets=_padded([(*sample.answer, end) for sample in samples], IGNORED),
+        inputs=_padded([(end, *one.answer) for one in samples], end, answers),
+        targets=_padded([(*one.answer, end) for one in samples], IGNORED, answers),
         positions=int(lengths.sum()) + predicted,
         predicted=predicted,
     )
 
 
-def _padded(rows: Sequence[Sequence[int]], filler: int) -> Tensor:
-    longest = max(len(row) for row in rows)
-    return torch.tensor([[*row, *[filler] * (longest - len(row))] for row in rows])
+def _pieces(samples: Sequence[Sample], length: int, taken: Callable[[int], bool]) -> Pieces | None:
+    media = [medium for one in samples for medium in one.media if taken(medium.kind)]
+    if not media:
+        return None
+    at = [
+        row * length + column
+        for row, one in enumerate(samples)
+        for column, kind in enumerate(one.kinds)
+        if taken(kind)
+    ]
+    return Pieces(
+        rows=torch.from_numpy(np.concatenate([medium.rows for medium in media])),
+        places=torch.from_numpy(np.concatenate([medium.places for medium in media])),
+        at=torch.tensor(at),
+    )
+
+
+def _padded(rows: Sequence[Sequence[int]], filler: int, length: int) -> Tensor:
+    return torch.tensor([[*row, *[filler] * (length - len(row))] for row in rows])
+
+
+def _up(length: int, multiple: int) -> int:
+    return -(-length // multiple) * multiple

@@ -9,33 +9,54 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from model import tokenizer
-from model.config import IMAGE, PRESETS, TEXT
-from model.data import embedded, order, render
+from model.config import IMAGE, PRESETS
+from model.curriculum import Stage
+from model.data import embedded, order, render, sources
 from model.data.emoji import select, sprites, table
-from model.data.samples import IGNORED, Feed, collate, describe, restore
+from model.data.feed import Feed, Tally
+from model.data.order import Stream
+from model.data.samples import IGNORED, Form, Sample, collate
+from model.data.sources.pictures import Pictures
 from orchestrator.errors import PermanentError, UserError
 
 SPRITES = 1_870
 LANGUAGES = 32
 
 
-def feed(data_seed: int = 0, text_share: float = 0.3) -> Feed:
-    return Feed(select("food", ["en", "fr"]), PRESETS["demo"], 12, data_seed, text_share)
+FORM = Form(PRESETS["demo"], tokenizer.load(), prompt_max=256)
+
+
+def feed(data_seed: int = 0, names: float = 0.3) -> Feed:
+    mixture = {"pictures": 1.0 - names, "names": names}
+    stage = Stage(
+        name="test",
+        steps=9,
+        mixture={k: v for k, v in mixture.items() if v},
+        subset="food",
+        languages=("en", "fr"),
+    )
+    stream = Stream(data_seed, 0, tuple(stage.mixture.values()))
+    return Feed(sources.of_stage(stage), stream, 12, FORM)
+
+
+def drawn(one: Feed, number: int, index: int) -> Sample:
+    return one.sample(number, index, Tally())
 
 
 def test_every_embedded_file_is_the_one_that_was_built() -> None:
     sums = embedded.sums()
-    assert len(sums) == 5
+    assert len(sums) == 12
     for name, digest in sums.items():
         assert hashlib.sha256((embedded.HERE / name).read_bytes()).hexdigest() == digest
     assert sum((embedded.HERE / name).stat().st_size for name in sums) < 2_000_000
 
 
 def test_a_damaged_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for path in embedded.HERE.glob("*.*"):
-        shutil.copy(path, tmp_path)
+    shutil.copytree(embedded.HERE, tmp_path, dirs_exist_ok=True)
     monkeypatch.setattr(embedded, "HERE", tmp_path)
     (tmp_path / "sprites.png").write_bytes(b"not a picture")
     with pytest.raises(PermanentError, match=r"sprites\.png: SHA-256 .*, expected"):
@@ -62,74 +83,114 @@ def test_an_unknown_group_or_language_is_named(subset: str, language: str) -> No
 
 
 def test_the_tokenizer_gives_back_every_caption() -> None:
-    encoding = tokenizer.load()
+    ranks = tokenizer.load()
     names = [name for column in table().captions.values() for name in column[::7]]
-    assert [encoding.decode(encoding.encode_ordinary(name)) for name in names] == names
+    assert [ranks.decode(ranks.encode(name)) for name in names] == names
 
 
 def test_ranks_and_special_tokens_fill_the_vocabulary() -> None:
-    encoding = tokenizer.load()
-    assert encoding.n_vocab == PRESETS["tiny"].vocabulary == 4_096
-    asked = "a<extra_id_0> b<extra_id_63><|endoftext|><image></image>"
-    ids = encoding.encode(asked, allowed_special="all")
-    assert encoding.decode(ids) == asked
-    assert {4_000, tokenizer.special("<extra_id_63>"), tokenizer.special("<image>")} <= set(ids)
-    assert max(encoding.encode_ordinary("<image><extra_id_0>")) < tokenizer.RANKS
+    ranks = tokenizer.load()
+    assert ranks.encoding.n_vocab == ranks.vocabulary == PRESETS["tiny"].vocabulary == 4_096
+    assert {ranks.special(one) for one in tokenizer.SPECIAL} == set(range(4_000, 4_096))
+    assert ranks.decode([ranks.special("<image>")]) == "<image>"
+
+
+def test_a_text_never_becomes_a_special_token() -> None:
+    ranks = tokenizer.load()
+    assert max(ranks.encode("<image><extra_id_0><|endoftext|><extra_id_99>")) < 4_000
+
+
+def test_any_rank_file_makes_a_tokenizer_of_a_bigger_vocabulary(tmp_path: Path) -> None:
+    path = tmp_path / "ranks.tiktoken"
+    path.write_bytes(embedded.read_embedded("bpe-4096.tiktoken"))
+    big = tokenizer.from_file(path, 100_352)
+    assert big.encode("monkey face") == tokenizer.load().encode("monkey face")
+    assert big.special("<extra_id_63>") == 100_351
+    assert big.special(tokenizer.END) == 100_256  # cl100k_base has as many ranks
+
+
+@pytest.mark.parametrize(
+    ("body", "vocabulary", "says"),
+    [
+        (None, 4_096, "name a tiktoken rank file"),
+        (b"what is this?\n", 4_096, "line 1: expected 'base64 rank'"),
+        (b"YQ== 0\nYg== 2\n", 4_096, "ranks must run from 0 without gaps"),
+        (embedded.read_embedded("bpe-4096.tiktoken"), 4_000, "4,000 ranks; the model has ids"),
+    ],
+)
+def test_a_bad_rank_file_is_named(
+    tmp_path: Path, body: bytes | None, vocabulary: int, says: str
+) -> None:
+    path = tmp_path / "ranks.tiktoken"
+    if body is not None:
+        path.write_bytes(body)
+    with pytest.raises(UserError, match=says):
+        tokenizer.from_file(path, vocabulary)
+
+
+def test_an_unknown_token_is_named() -> None:
+    with pytest.raises(UserError, match="4096 is not in the vocabulary"):
+        tokenizer.load().decode([4_096])
 
 
 def test_a_picture_is_asked_for_between_its_tokens() -> None:
     item = select("animals", ["fr"])[0]
-    sample = describe(item, render.clean(item.sprite), PRESETS["tiny"])
+    sample = Pictures.of(item, render.clean(item.sprite), FORM)
     assert sample.kinds.count(IMAGE) == 16
-    said = tokenizer.load().decode([t for t in sample.prompt if t < tokenizer.RANKS])
-    assert said == "fr"
-    assert tokenizer.load().decode(list(sample.answer)) == item.caption
-
-
-@pytest.mark.parametrize("number", range(20))
-def test_a_hidden_span_and_its_caption_fit_together(number: int) -> None:
-    item = select("food", ["en"])[number]
-    sample = restore(item, np.random.default_rng(number))
-    hidden = tokenizer.special("<extra_id_0>")
-    assert sample.answer[0] == hidden
-    assert set(sample.kinds) == {TEXT}
-    at = sample.prompt.index(hidden)
-    whole = (*sample.prompt[:at], *sample.answer[1:], *sample.prompt[at + 1 :])
-    assert tokenizer.load().decode(list(whole)) == f"en{item.caption}"
+    assert FORM.tokenizer.text(sample.prompt) == "fr"
+    assert FORM.tokenizer.decode(sample.answer) == item.caption
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 4])
 def test_a_step_trains_on_the_same_samples_whatever_the_number_of_ranks(world: int) -> None:
     samples = {
-        i: feed().sample(5, i) for rank in range(world) for i in order.share(12, rank, world)
+        i: drawn(feed(), 5, i) for rank in range(world) for i in order.share(12, rank, world)
     }
     assert len(samples) == 12
     for index, sample in samples.items():
-        alone = feed().sample(5, index)
+        alone = drawn(feed(), 5, index)
         assert (sample.prompt, sample.answer) == (alone.prompt, alone.answer)
-        if alone.picture is not None and sample.picture is not None:
-            assert np.array_equal(alone.picture, sample.picture)
+        for one, other in zip(sample.media, alone.media, strict=True):
+            assert np.array_equal(one.rows, other.rows)
 
 
 def test_a_pass_sees_every_item_once_and_the_next_in_another_order() -> None:
-    first = order.batch_items(1, 100, 100, data_seed=3)
-    second = order.batch_items(2, 100, 100, data_seed=3)
+    stream = Stream(3, 0, (1.0,))
+    first, second = ([stream.item(0, at + part, 100) for at in range(100)] for part in (0, 100))
     assert sorted(first) == sorted(second) == list(range(100))
     assert first != second
-    assert order.batch_items(1, 100, 100, data_seed=4) != first
+    for other in (Stream(4, 0, (1.0,)), Stream(3, 1, (1.0,))):
+        assert [other.item(0, at, 100) for at in range(100)] != first
 
 
-def test_a_step_does_not_depend_on_the_steps_before() -> None:
-    items = [order.item_at(position, 7, 0) for position in range(30)]
-    assert items[20:30] == order.batch_items(3, 10, 7, 0)
+def test_a_mixture_is_exact_in_every_cycle_and_loses_no_item() -> None:
+    stream = Stream(0, 0, (0.5, 0.3, 0.2))
+    drawn = [stream.at(place) for place in range(3 * order.CYCLE)]
+    for start in range(0, len(drawn), order.CYCLE):
+        chosen = [source for source, _ in drawn[start : start + order.CYCLE]]
+        assert [chosen.count(source) for source in range(3)] == [120, 72, 48]
+    for source in range(3):
+        ordinals = [ordinal for one, ordinal in drawn if one == source]
+        assert ordinals == list(range(len(ordinals)))
+
+
+@given(st.lists(st.floats(0.001, 100.0), min_size=1, max_size=20))
+def test_every_source_gets_its_share_of_a_cycle(wanted: list[float]) -> None:
+    places = order.quotas(tuple(wanted))
+    assert sum(places) == order.CYCLE
+    assert min(places) >= 1
+    if min(wanted) / sum(wanted) > 1 / order.CYCLE:
+        for got, share in zip(places, wanted, strict=True):
+            assert abs(got - order.CYCLE * share / sum(wanted)) <= 1.0
 
 
 def test_another_data_seed_draws_other_renderings() -> None:
     item = select("food", ["en"])[0].sprite
-    one = render.augmented(item, order.sample_dice(0, 1, 0))
-    assert np.array_equal(one, render.augmented(item, order.sample_dice(0, 1, 0)))
-    assert not np.array_equal(one, render.augmented(item, order.sample_dice(1, 1, 0)))
-    assert not np.array_equal(one, render.augmented(item, order.held_out_dice(0, item)))
+    stream, other = Stream(0, 0, (1.0,)), Stream(1, 0, (1.0,))
+    one = render.augmented(item, stream.dice(1, 0))
+    assert np.array_equal(one, render.augmented(item, stream.dice(1, 0)))
+    assert not np.array_equal(one, render.augmented(item, other.dice(1, 0)))
+    assert not np.array_equal(one, render.augmented(item, order.held_out_dice(0, 0, item)))
 
 
 def test_a_clean_picture_is_the_sprite_on_white() -> None:
@@ -140,11 +201,18 @@ def test_a_clean_picture_is_the_sprite_on_white() -> None:
 
 
 def test_a_batch_pads_prompts_and_answers() -> None:
-    batch = collate([feed(text_share=1.0).sample(1, 0), feed(text_share=0.0).sample(1, 1)])
+    one = [drawn(feed(names=1.0), 1, 0), drawn(feed(names=0.0), 1, 1)]
+    batch = collate(one, FORM.tokenizer)
     assert batch.prompt.present is not None
-    assert batch.prompt.images is not None
-    assert batch.prompt.images.shape == (1, 3, 32, 32)
+    assert batch.prompt.vision is not None
+    assert batch.prompt.vision.rows.shape == (16, 192)
     assert batch.inputs.shape == batch.targets.shape
     assert int((batch.targets != IGNORED).sum()) == batch.predicted
     assert int(batch.prompt.present.sum()) + batch.predicted == batch.positions
-    assert torch.equal(batch.inputs[:, 0], torch.full((2,), tokenizer.special(tokenizer.END)))
+    end = FORM.tokenizer.special(tokenizer.END)
+    assert torch.equal(batch.inputs[:, 0], torch.full((2,), end))
+
+
+def test_lengths_can_be_made_to_divide() -> None:
+    batch = collate([drawn(feed(), 1, index) for index in range(3)], FORM.tokenizer, multiple=16)
+    assert batch.prompt.tokens.shape[1] % 16 == batch.inputs.shape[1] % 16 == 0

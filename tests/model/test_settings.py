@@ -20,6 +20,9 @@ from orchestrator.errors import UserError
         (["--subset", "cars"], "unknown group 'cars'; choose from: all smileys"),
         (["--languages", "en,xx"], "unknown language 'xx'; choose from: en de"),
         (["--preset", "edge-7b"], "--preset edge-7b has 100352 token ids"),
+        (["--clip", "0"], "--clip must be above 0"),
+        (["--curriculum", "nothing"], "known ones: "),
+        (["--curriculum", "pictures", "--steps", "3"], "--steps and --curriculum exclude"),
     ],
 )
 def test_a_mistake_ends_with_2_and_says_what_to_do(

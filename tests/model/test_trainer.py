@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from model.data.loader import Want
 from model.evaluate import evaluate
 from model.settings import Settings, parse
 from model.trainer import Place, Trainer
@@ -92,7 +93,8 @@ def test_a_resumed_run_ends_with_the_weights_of_an_undisturbed_one() -> None:
 
 def test_the_attested_facts_move_with_the_step_and_know_the_settings() -> None:
     early, late = trained(1).attestation(), trained(2).attestation()
-    assert (early["cursor"], late["cursor"]) == (6, 12)
+    assert early["cursor"] == {"stage": 0, "batch": 2}
+    assert late["cursor"] == {"stage": 0, "batch": 3}
     for fact in ("rng", "tokens", "learning_rate"):
         assert early[fact] != late[fact]
     assert early["config"] == late["config"] != trained(1, "--lr", "0.001").attestation()["config"]
@@ -123,8 +125,29 @@ def run_gang(folder: Path) -> None:
 
 
 def test_evaluation_decodes_text_for_every_sprite_asked_for() -> None:
-    trainer = Trainer(settings(), Place())
-    score = evaluate(trainer.model, trainer.items, count=5, data_seed=0)
-    assert score.sprites == 5
-    assert 0.0 <= score.exact_augmented <= 1.0
-    assert evaluate(trainer.model, trainer.items[:2], 5, 0).sprites == 2
+    trainer = trained(0, "--evaluate", "5")
+    said = evaluate(trainer.model, trainer.settings)
+    assert said["sprites"] == 5
+    assert 0.0 <= said["exact_augmented"] <= 1.0
+    assert 0.0 <= said["exact_clean"] <= 1.0
+
+
+def test_a_skipped_batch_is_never_trained_on_and_the_next_takes_its_place() -> None:
+    trainer = trained(0)
+    trainer.skipped = [Want(0, 2), Want(0, 4)]
+    assert [trainer.batch_of(step).number for step in range(1, 5)] == [1, 3, 5, 6]
+    resumed = trained(0)
+    resumed.load(copy.deepcopy(trainer.state()))
+    assert resumed.batch_of(2) == Want(0, 3)
+
+
+def test_the_gradient_is_clipped_to_its_highest_norm() -> None:
+    free, held = trained(0, "--clip", "1000"), trained(0, "--clip", "0.001")
+    norms = [one.advance().norm for one in (free, held)]
+    assert norms[0] == pytest.approx(norms[1])
+    grown = []
+    for one in (free, held):
+        gradients = [p.grad for p in one.model.parameters() if p.grad is not None]
+        grown.append(sum(float(gradient.norm()) ** 2 for gradient in gradients))
+    assert grown[0] ** 0.5 == pytest.approx(norms[0], rel=1e-4)
+    assert grown[1] ** 0.5 == pytest.approx(0.001, rel=1e-4)

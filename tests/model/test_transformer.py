@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
-from model.config import AUDIO, IMAGE, PRESETS, TEXT, VIDEO, count_parameters
-from model.transformer import EncoderDecoder, Prompt, build
+from model import accounting
+from model.accounting import Positions, count_parameters
+from model.config import AUDIO, IMAGE, PRESETS, TEXT, VIDEO
+from model.optimizer import Optimizer
+from model.transformer import EncoderDecoder, Pieces, Prompt, build
 
 CONFIG = PRESETS["demo"]
 PATCHES = 4  # a 16x16 picture in 8x8 patches
@@ -17,12 +22,25 @@ def model() -> EncoderDecoder:
     return build(CONFIG, seed=1)
 
 
-def pixels(*shape: int) -> torch.Tensor:
+def random(*shape: int) -> torch.Tensor:
     return torch.rand(shape, generator=torch.Generator().manual_seed(2)) * 2 - 1
 
 
-def prompt_of(kinds: list[int], **media: torch.Tensor) -> Prompt:
-    return Prompt(torch.arange(len(kinds))[None] + 300, torch.tensor([kinds]), **media)
+def prompt_of(kinds: list[int], *, flip: bool = False) -> Prompt:
+    """A prompt of text and random media: a picture or a frame is 2 x 2 patches."""
+    held = torch.tensor(kinds)
+    vision = ((held == IMAGE) | (held == VIDEO)).nonzero()[:, 0]
+    sound = (held == AUDIO).nonzero()[:, 0]
+    places = torch.stack([vision // PATCHES, vision // 2 % 2, vision % 2], 1)
+    rows = random(len(vision), CONFIG.patch_features) * (-1 if flip else 1)
+    return Prompt(
+        torch.arange(len(kinds))[None] + 300,
+        held[None],
+        vision=Pieces(rows, places, vision) if len(vision) else None,
+        sound=Pieces(random(len(sound), CONFIG.audio_features), sound, sound)
+        if len(sound)
+        else None,
+    )
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -39,28 +57,77 @@ def test_the_sizes_are_those_of_the_names() -> None:
     assert millions["flash-21b"] == pytest.approx(21_000, rel=0.02)
 
 
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_closed_form_knows_the_bytes_of_a_checkpoint(preset: str) -> None:
+    with torch.device("meta"):
+        model = EncoderDecoder(PRESETS[preset])
+        moments = Optimizer(model.named_parameters()).state_dict()
+    tensors = [*model.parameters(), *moments.values()]
+    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    assert size == accounting.checkpoint_bytes(PRESETS[preset])
+
+
+@pytest.mark.parametrize(
+    ("preset", "rows", "texts", "images", "sounds", "answer"),
+    [
+        ("demo", 1, 7, 0, 0, 5),
+        ("demo", 3, 6, 4, 3, 9),
+        ("tiny", 2, 16, 8, 0, 11),
+        ("edge-7b", 1, 64, 32, 16, 48),  # on the meta device: nothing is computed
+        ("flash-21b", 2, 100, 0, 20, 30),
+    ],
+)
+def test_the_closed_form_counts_what_torch_counts(
+    preset: str, rows: int, texts: int, images: int, sounds: int, answer: int
+) -> None:
+    config = PRESETS[preset]
+    kinds = torch.tensor([[TEXT] * texts + [IMAGE] * images + [AUDIO] * sounds] * rows)
+    with torch.device("meta"):
+        model = EncoderDecoder(config)
+    prompt = Prompt(
+        torch.zeros_like(kinds).to("meta"),
+        kinds.to("meta"),
+        vision=meta_pieces(rows * images, config.patch_features, 3),
+        sound=meta_pieces(rows * sounds, config.audio_features, 0),
+    )
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        model(prompt, torch.zeros(rows, answer, dtype=torch.long, device="meta")).sum().backward()
+    at = Positions(texts + images + sounds, answer, images, sounds)
+    assert counter.get_total_flops() == rows * accounting.training_flops(config, at)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(prompt, torch.zeros(rows, answer, dtype=torch.long, device="meta"))
+    assert counter.get_total_flops() == rows * accounting.forward_flops(config, at)
+
+
+def meta_pieces(count: int, features: int, axes: int) -> Pieces | None:
+    if not count:
+        return None
+    shape = (count, axes) if axes else (count,)
+    places = torch.zeros(shape, dtype=torch.long, device="meta")
+    at = torch.zeros(count, dtype=torch.long, device="meta")
+    return Pieces(torch.zeros(count, features, device="meta"), places, at)
+
+
+def test_a_token_costs_about_half_of_six_times_the_parameters() -> None:
+    edge = PRESETS["edge-7b"]
+    ratio = accounting.flops_per_token(edge) / (6 * count_parameters(edge).total)
+    assert 0.5 < ratio < 0.65  # it visits one stack
+
+
 def test_text_images_video_and_sound_interleave_in_one_prompt(model: EncoderDecoder) -> None:
     kinds = [TEXT, *[IMAGE] * PATCHES, TEXT, *[VIDEO] * 2 * PATCHES, TEXT, *[AUDIO] * 3]
     kinds += [TEXT, *[IMAGE] * PATCHES]
-    prompt = prompt_of(
-        kinds,
-        images=pixels(2, 3, 16, 16),
-        videos=pixels(1, 2, 3, 16, 16),
-        audio=pixels(1, 13, CONFIG.mels),
-    )
+    prompt = prompt_of(kinds)
     logits = model(prompt, torch.tensor([[1, 2, 3]]))
     assert logits.shape == (1, 3, CONFIG.vocabulary)
     assert model.encode(prompt).states.shape == (1, len(kinds), CONFIG.d_model)
 
 
-@pytest.mark.parametrize("medium", ["images", "videos", "audio"])
-def test_every_stem_is_reached_by_gradients(model: EncoderDecoder, medium: str) -> None:
-    shapes = {"images": (1, 3, 16, 16), "videos": (1, 1, 3, 16, 16), "audio": (1, 16, CONFIG.mels)}
-    kind = {"images": IMAGE, "videos": VIDEO, "audio": AUDIO}[medium]
-    prompt = prompt_of([TEXT, *[kind] * 4], **{medium: pixels(*shapes[medium])})
+@pytest.mark.parametrize("kind", [IMAGE, VIDEO, AUDIO])
+def test_every_stem_is_reached_by_gradients(model: EncoderDecoder, kind: int) -> None:
     model.zero_grad()
-    model(prompt, torch.tensor([[1, 2]])).sum().backward()
-    stem = model.audio if medium == "audio" else model.vision
+    model(prompt_of([TEXT, *[kind] * 4]), torch.tensor([[1, 2]])).sum().backward()
+    stem = model.audio if kind == AUDIO else model.vision
     assert stem.project.weight.grad is not None
     assert stem.project.weight.grad.abs().sum() > 0
     assert model.kind.weight.grad is not None
@@ -69,9 +136,20 @@ def test_every_stem_is_reached_by_gradients(model: EncoderDecoder, medium: str) 
 
 def test_an_answer_depends_on_the_picture(model: EncoderDecoder) -> None:
     kinds = [TEXT, *[IMAGE] * PATCHES]
-    one = model(prompt_of(kinds, images=pixels(1, 3, 16, 16)), torch.tensor([[1]]))
-    other = model(prompt_of(kinds, images=-pixels(1, 3, 16, 16)), torch.tensor([[1]]))
+    one = model(prompt_of(kinds), torch.tensor([[1]]))
+    other = model(prompt_of(kinds, flip=True), torch.tensor([[1]]))
     assert not torch.allclose(one, other)
+
+
+def test_activations_computed_again_change_nothing(model: EncoderDecoder) -> None:
+    gradients = []
+    for recompute in (False, True):
+        model.recompute = recompute
+        model.zero_grad()
+        model(prompt_of([TEXT, *[IMAGE] * 4]), torch.tensor([[1, 2]])).sum().backward()
+        gradients.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
+    model.recompute = False
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
 
 
 def test_the_decoder_never_looks_ahead(model: EncoderDecoder) -> None:
@@ -97,14 +175,9 @@ def test_padding_changes_nothing(model: EncoderDecoder) -> None:
     assert torch.allclose(model(padded, answer), model(bare, answer), atol=1e-5)
 
 
-def test_media_must_fill_their_positions(model: EncoderDecoder) -> None:
-    with pytest.raises(ValueError, match="3 image positions in the prompt, but its media have 4"):
-        model.encode(prompt_of([TEXT, *[IMAGE] * 3], images=pixels(1, 3, 16, 16)))
-
-
-def test_a_picture_that_does_not_divide_into_patches_is_refused(model: EncoderDecoder) -> None:
-    with pytest.raises(ValueError, match="20x16 pixels"):
-        model.encode(prompt_of([IMAGE] * 4, images=pixels(1, 3, 20, 16)))
+def test_media_must_fill_their_positions() -> None:
+    with pytest.raises(ValueError, match="3 positions in the prompt, but its media have 4 pieces"):
+        Pieces(random(4, 192), torch.zeros(4, 3), torch.arange(3))
 
 
 def test_a_seed_gives_the_same_bits_and_another_does_not() -> None:
