@@ -31,27 +31,27 @@ def of_stage(stage: Stage) -> dict[str, Source]:
 
 
 def _named(name: str, stage: Stage) -> Source:
-    from model.data.sources.documents import Documents  # here: they import this file
-    from model.data.sources.motions import Motions
-    from model.data.sources.numbers import Numbers
-    from model.data.sources.passkeys import Passkeys
-    from model.data.sources.pictures import Groups, Names, Pictures
-
-    captioned = select(stage.subset, stage.languages)
+    """Import only what the stage needs: a restart waits for it."""
     match name:
-        case "pictures":
-            return Pictures(captioned)
-        case "groups":
-            return Groups(captioned)
-        case "names":
-            return Names(captioned, stage.objectives)
+        case "pictures" | "groups" | "names":
+            from model.data.sources import pictures
+
+            return pictures.named(name, select(stage.subset, stage.languages), stage.objectives)
         case "motions":
+            from model.data.sources.motions import Motions
+
             return Motions.of(held_out=False)
         case "numbers":
+            from model.data.sources.numbers import Numbers
+
             return Numbers()
         case "passkeys":
+            from model.data.sources.passkeys import Passkeys
+
             return Passkeys(stage.passkey_lengths)
         case _:
+            from model.data.sources.documents import Documents
+
             return Documents.of(name.removeprefix("shards/"), stage)
 
 

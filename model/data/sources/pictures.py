@@ -16,6 +16,19 @@ from model.media.medium import Medium, patches
 GROUP_QUESTION = "Which group?"
 
 
+def named(
+    name: str, items: Sequence[Captioned], weights: Mapping[str, float]
+) -> Pictures | Groups | Names:
+    """Return the source of a name."""
+    match name:
+        case "groups":
+            return Groups(items)
+        case "names":
+            return Names(items, weights)
+        case _:
+            return Pictures(items)
+
+
 def shown(picture: render.Picture, form: Form) -> Medium:
     """Return a rendering, (3, height, width) in [-1, 1], as a medium."""
     return Medium(IMAGE, *patches(picture[None], form.config.patch))
