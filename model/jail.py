@@ -1,9 +1,9 @@
 """Python that a model wrote, run where it can do little: bounded in time, memory, files and output.
 
 A child process in a folder of its own, thrown away afterwards; isolated mode, an empty environment,
-limits set before the interpreter starts (CPU seconds, address space, file size, open files, no
-further processes), the whole session killed at the end of its time. Where the kernel allows it to
-this user, the child also gets namespaces of its own: no network, no sight of other processes.
+limits set before the interpreter starts (CPU seconds, address space, file size, open files), the
+whole session killed at the end of its time. Where the kernel allows it to this user, the child also
+gets namespaces of its own: no network, and whatever left its session dies as well.
 
 This bounds accidents of a model. It is no wall against an attacker with a kernel exploit: run
 evaluation of models that you do not trust in a machine of its own.
