@@ -1,0 +1,1 @@
+"""Curricula by name, as TOML; `model.curriculum` reads them."""
