@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from orchestrator.core.beliefs import (
     AgentBelief,
@@ -57,6 +57,7 @@ KEPT = frozenset(
 )
 BOOTS_MAX = 4  #: boots remembered per node
 FORGET = timedelta(days=1)  #: an agent proven gone that long ago is forgotten
+NEVER = datetime.max.replace(tzinfo=UTC)
 POWER_PROOF = "its provider vouches that the machine is off"
 
 
@@ -77,14 +78,41 @@ class _Fold:
         self._registers = dict(beliefs.registers)
         self._orders = {order.number: order for order in beliefs.orders}
         self._answered = beliefs.answered
+        self._forget_at = beliefs.forget_at
 
     def done(self, now: datetime) -> Beliefs:
+        if self._forget_at is None or self._forget_at <= now:
+            self._forget(now)
+        orders = tuple(self._orders[number] for number in sorted(self._orders))
+        return Beliefs(
+            self._nodes,
+            self._clusters,
+            self._registers,
+            orders,
+            self._answered,
+            forget_at=self._forget_at,
+        )
+
+    def _forget(self, now: datetime) -> None:
+        """Forget agents that are gone for long, and find out when the next one will be."""
+        next_at = NEVER
         for name, node in self._nodes.items():
+            if not node.agents:
+                continue
             kept = tuple(a for a in node.agents if a.gone_at is None or a.gone_at > now - FORGET)
             if len(kept) < len(node.agents):
                 self._nodes[name] = replace(node, agents=kept)
-        orders = tuple(self._orders[number] for number in sorted(self._orders))
-        return Beliefs(self._nodes, self._clusters, self._registers, orders, self._answered)
+            next_at = min([next_at, *(a.gone_at + FORGET for a in kept if a.gone_at is not None)])
+        self._forget_at = next_at
+
+    def _keep(self, node: NodeBelief) -> None:
+        """Hold a node to be so; one of which nothing new was learned stays the same object."""
+        if node == self._nodes.get(node.node):
+            return
+        self._nodes[node.node] = node
+        for agent in node.agents:
+            if agent.gone_at is not None and self._forget_at is not None:
+                self._forget_at = min(self._forget_at, agent.gone_at + FORGET)
 
     def take(self, observation: Observation) -> None:
         match observation:
@@ -109,7 +137,7 @@ class _Fold:
                 | Probed()
             ):
                 node = self._node(observation.node)
-                self._nodes[observation.node] = _settled(_learned(node, observation))
+                self._keep(_settled(_learned(node, observation)))
 
     def _node(self, name: NodeName) -> NodeBelief:
         return self._nodes.get(name) or NodeBelief(name)
@@ -125,7 +153,7 @@ class _Fold:
             if node.seen_at == listing.at:
                 cluster_name = ClusterName(listing.cluster)
                 node = replace(node, cluster=cluster_name, provider=listing.provider)
-            self._nodes[seen.node] = _settled(node)
+            self._keep(_settled(node))
 
 
 # --- nodes ----------------------------------------------------------------------------------

@@ -124,3 +124,5 @@ class Beliefs:
     registers: dict[JobName, RegisterBelief] = field(default_factory=dict)
     orders: tuple[Ordered, ...] = ()  #: not yet settled, by number
     answered: tuple[int, ...] = ()  #: numbers of the orders settled last, so that none comes twice
+    #: No agent that is gone need be forgotten before; None: unknown. Not a belief, only a hint.
+    forget_at: datetime | None = field(default=None, compare=False, repr=False)

@@ -9,13 +9,13 @@ with its belief, a job with its attempts and its register, the seats of one atte
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from itertools import compress
 from operator import is_, is_not
 from typing import Any
 
-from orchestrator.core.beliefs import AgentBelief, NodeBelief
+from orchestrator.core.beliefs import AgentBelief, Beliefs, NodeBelief
 from orchestrator.core.decisions import Incident, Intent, Settled
 from orchestrator.core.fleet import Cluster, Fleet, Used
 from orchestrator.core.history import RepairStep, serials
@@ -30,6 +30,16 @@ NODES, JOBS, ATTEMPTS, CLUSTERS = ("nodes",), ("jobs",), ("attempts",), ("cluste
 ORDERS, INCIDENTS, UNLISTED, SIZE = ("orders",), ("incidents",), ("unlisted",), ("size",)
 #: Kinds of `Used` that the whole fleet has a budget of.
 FLEETWIDE = frozenset({"eviction", *(str(step) for step in RepairStep)})
+#: What has no index here: who reads it has read the whole snapshot (`Look.fleet`).
+OTHERS = tuple(
+    {one.name for one in fields(Beliefs) if one.compare}
+    - {"nodes", "clusters", "registers", "orders", "answered"}
+)
+MORE = tuple(
+    {one.name for one in fields(Fleet)}
+    - {"now", "clusters", "nodes", "jobs", "attempts", "beliefs"}
+    - {"intents", "incidents", "used", "settled"}
+)
 NOTHING = Fleet(datetime(1970, 1, 1, tzinfo=UTC))
 
 
@@ -151,6 +161,9 @@ class Index:
 
     def _turn_beliefs(self, old: Fleet, new: Fleet, touched: Touched) -> None:
         was, now = old.beliefs, new.beliefs
+        touched.cells.update(
+            ("beliefs", name) for name in OTHERS if getattr(was, name) is not getattr(now, name)
+        )
         if now.nodes is not was.nodes:
             names = changed(was.nodes, now.nodes)
             for name in names:
@@ -195,6 +208,9 @@ class Index:
         touched.cells.update([ATTEMPTS] if gone or come else ())
 
     def _turn_deeds(self, old: Fleet, new: Fleet, touched: Touched) -> None:
+        touched.cells.update(
+            ("fleet", name) for name in MORE if getattr(old, name) is not getattr(new, name)
+        )
         if new.intents is not old.intents:
             self._turn_intents(new.intents, touched)
         if new.settled is not old.settled:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from orchestrator.core.beliefs import AgentBelief, Beliefs, ClusterBelief, NodeBelief
+from orchestrator.core.index import changed
 from orchestrator.core.nodes import ClusterName, NodeName
 from orchestrator.core.observations import Power
 from orchestrator.core.verdicts import Severity
@@ -30,9 +31,9 @@ class News:
 def news(before: Beliefs, after: Beliefs) -> tuple[News, ...]:
     """Return what changed, oldest first."""
     found: list[News] = []
-    for name, node in after.nodes.items():
-        old = before.nodes.get(name, NodeBelief(name))
-        if node is not old:
+    for name in changed(before.nodes, after.nodes):
+        old, node = before.nodes.get(name, NodeBelief(name)), after.nodes.get(name)
+        if node is not None:
             found += [*_of_node(old, node), *_of_agents(old, node), *_of_findings(old, node)]
     for cluster, belief in after.clusters.items():
         found += _of_cluster(before.clusters.get(cluster, ClusterBelief(cluster)), belief)

@@ -78,3 +78,6 @@ def reconcile(fleet: Fleet, policy: Policy, recall: Recall | None = None) -> Pla
 def new_recall() -> Recall:
     """Return a memory for one series of looks at one fleet."""
     return Recall(PHASES)
+
+
+__all__ = ["PHASES", "Plan", "Recall", "new_recall", "reconcile"]

@@ -27,7 +27,7 @@ from orchestrator.core.jobs import UnlawfulStepError
 from orchestrator.core.nodes import UnlawfulMoveError
 from orchestrator.core.observations import Observation
 from orchestrator.core.policies import Policy
-from orchestrator.core.reconcile import Plan, reconcile
+from orchestrator.core.reconcile import Plan, Recall, new_recall, reconcile
 from orchestrator.daemon.clock import Clock
 from orchestrator.daemon.rhythm import Bell
 from orchestrator.errors import HoldfastError
@@ -169,6 +169,7 @@ class Loop:
     tell: Callable[[int, datetime], None]  #: called with the token after each tick
     backoff: Backoff = field(default_factory=Backoff)
     _again_at: datetime | None = None
+    _recall: Recall = field(default_factory=new_recall)  #: what the last look found out
     _forget_at: float = 0.0
     _beliefs: Beliefs = field(default_factory=Beliefs)
     _orders_seen: frozenset[int] = frozenset()  #: open ones; after a restart recorded again
@@ -307,7 +308,7 @@ class Loop:
 
     def _look(self) -> tuple[Fleet, Plan]:
         fleet = self.ledger.snapshot(self.clock.now(), self.clusters)
-        return fleet, reconcile(fleet, self.policy)
+        return fleet, reconcile(fleet, self.policy, self._recall)
 
     def _act(self, token: int, decision: Effect, fleet: Fleet) -> None:
         now = self.clock.now()

@@ -12,6 +12,7 @@ from typing import Any
 
 from orchestrator.core.beliefs import Beliefs
 from orchestrator.core.fleet import Fleet
+from orchestrator.core.index import differing
 from orchestrator.core.observations import Ordered
 
 
@@ -62,9 +63,5 @@ def of_beliefs(before: Beliefs, after: Beliefs) -> tuple[Change, ...]:
 
 
 def _compared(kind: str, old: Mapping[Any, Any], new: Mapping[Any, Any]) -> Iterator[Change]:
-    for key, thing in new.items():
-        if thing is not old.get(key) and thing != old.get(key):
-            yield Change(kind, str(key), thing)
-    for key in old:
-        if key not in new:
-            yield Change(kind, str(key), None)
+    for key in differing(old, new):
+        yield Change(kind, str(key), new.get(key))

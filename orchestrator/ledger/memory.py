@@ -2,15 +2,20 @@
 
 The same rules as in SQL, over plain lists; the contract suite runs on both. Only what is for
 strangers is left out: it keeps objects, not rows, and takes any observation as it is.
+
+A simulated year is some hundred thousand writes: none of them walks through history, and a snapshot
+shares with the one before it whatever did not change. `keep` bounds what is remembered for people.
 """
 
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Any
 
 from orchestrator.core.beliefs import Beliefs
@@ -26,8 +31,8 @@ from orchestrator.core.decisions import (
     key,
 )
 from orchestrator.core.enact import enact, uses
-from orchestrator.core.fleet import Cluster, Fleet
-from orchestrator.core.jobs import Attempt, AttemptState, Job, SeatGrant
+from orchestrator.core.fleet import Cluster, Fleet, Used
+from orchestrator.core.jobs import Attempt, Job, SeatGrant
 from orchestrator.core.observations import Observation, Ordered, OrderKind
 from orchestrator.ledger import telling
 from orchestrator.ledger.api import (
@@ -41,6 +46,7 @@ from orchestrator.ledger.api import (
     Settlement,
     StaleTokenError,
 )
+from orchestrator.ledger.lately import Lately
 
 START = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -49,23 +55,34 @@ START = datetime(1970, 1, 1, tzinfo=UTC)
 class MemoryLedger:
     """A ledger of plain Python objects; one lock makes each method a transaction."""
 
+    keep: int | None = None  #: newest events, observations and outcomes remembered; None: all
     _lease: Holder | None = None
     _token: int = 0
     _fleet: Fleet = field(default_factory=lambda: Fleet(START))
     _attempts: dict[tuple[str, int], Attempt] = field(default_factory=dict)
     _grants: dict[tuple[str, int], list[SeatGrant]] = field(default_factory=dict)
-    _incidents: list[Incident] = field(default_factory=list)
+    _incidents: dict[int, Incident] = field(default_factory=dict)
     _alerts: dict[int, dict[str, Any]] = field(default_factory=dict)
-    _settlements: list[Settlement] = field(default_factory=list)
-    _open: dict[str, int] = field(default_factory=dict)  #: key -> index of its open intent
+    _settlements: dict[int, Settlement] = field(default_factory=dict)
+    _open: dict[str, int] = field(default_factory=dict)  #: key -> number of its open intent
     _tries: dict[str, int] = field(default_factory=dict)
-    _orders: list[Ordered] = field(default_factory=list)
-    _answers: dict[int, tuple[bool, str]] = field(default_factory=dict)
-    _observations: list[Recorded] = field(default_factory=list)
+    _used: Lately[Used] = field(default_factory=lambda: Lately(BUDGETS))
+    _settled: Lately[Settled] = field(default_factory=lambda: Lately(LATELY))
+    _repaired: Lately[Settled] = field(default_factory=lambda: Lately(BUDGETS))
+    _waiting: dict[int, Ordered] = field(default_factory=dict)  #: orders without an answer
+    _ordered: int = 0
+    _intended: int = 0
+    _observations: deque[Recorded] = field(init=False)
     _observed: int = 0
-    _events: list[Event] = field(default_factory=list)
+    _answers: dict[int, tuple[bool, str]] = field(default_factory=dict)
+    _events: deque[Event] = field(init=False)
+    _told: int = 0
     _notes: set[str] = field(default_factory=set)
     _lock: threading.RLock = field(default_factory=threading.RLock)
+
+    def __post_init__(self) -> None:
+        """Begin with an empty history."""
+        self._observations, self._events = deque(maxlen=self.keep), deque(maxlen=self.keep)
 
     # -- the lease ---------------------------------------------------------------------------
 
@@ -130,30 +147,40 @@ class MemoryLedger:
         with self._own(token):
             before = self._present(now)
             after = enact(before, decision, now)
-            for one in after.attempts:
-                self._attempts[(one.job, one.number)] = one
-                if isinstance(decision, IssueGrant) and one.grant is not None:
-                    self._keep_grant(decision, one)
-            self._keep_incidents(after, now)
+            if after.attempts is not before.attempts:
+                self._keep_attempts(after, decision)
+            if after.incidents is not before.incidents:
+                after = self._keep_incidents(before, after, now)
+            for spent in after.used[len(before.used) :]:
+                self._used.put(spent, spent.at)
             self._fleet = after
             if isinstance(decision, SettleOrder):
                 self._answers.setdefault(decision.order, (decision.done, decision.reason))
+                self._waiting.pop(decision.order, None)
             self._tell(telling.of_decision(decision, now, before), now)
 
-    def _keep_grant(self, decision: IssueGrant, attempt: Attempt) -> None:
-        named = (attempt.job, attempt.number)
-        if named == (decision.job, decision.attempt) and attempt.grant is not None:
-            self._grants.setdefault(named, []).append(attempt.grant)
+    def _keep_attempts(self, after: Fleet, decision: LedgerOnly) -> None:
+        for one in after.attempts:
+            named = (one.job, one.number)
+            if self._attempts.get(named) is one:
+                continue
+            self._attempts[named] = one
+            if isinstance(decision, IssueGrant) and one.grant is not None:
+                self._grants.setdefault(named, []).append(one.grant)
 
-    def _keep_incidents(self, after: Fleet, now: datetime) -> None:
-        are = {(one.page, one.subject) for one in after.incidents}
-        opened = {(one.page, one.subject) for one in self._incidents if one.closed_at is None}
-        for index, one in enumerate(self._incidents):
-            if one.closed_at is None and (one.page, one.subject) not in are:
-                self._incidents[index] = replace(one, closed_at=now)
+    def _keep_incidents(self, before: Fleet, after: Fleet, now: datetime) -> Fleet:
+        """Give numbers to what was opened, and remember when the others were closed."""
+        known = {id(one) for one in before.incidents}
+        here = {id(one) for one in after.incidents}
+        for one in before.incidents:
+            if id(one) not in here:
+                self._incidents[one.number] = replace(one, closed_at=now)
+        numbered = []
         for one in after.incidents:
-            if (one.page, one.subject) not in opened:
-                self._incidents.append(replace(one, number=len(self._incidents) + 1))
+            kept = one if id(one) in known else replace(one, number=len(self._incidents) + 1)
+            self._incidents[kept.number] = kept
+            numbered.append(kept)
+        return replace(after, incidents=tuple(numbered))
 
     def intend(
         self, token: int, decision: Effect, now: datetime, deadline: datetime
@@ -165,11 +192,13 @@ class MemoryLedger:
                 return None
             intent = Intent(name, decision, now, deadline, token)
             self._tries[name] = self._tries.get(name, 0) + 1
-            self._open[name] = len(self._settlements)
-            self._settlements.append(Settlement(intent, self._tries[name]))
+            self._intended += 1
+            self._open[name] = self._intended
+            self._settlements[self._intended] = Settlement(intent, self._tries[name])
+            self._fleet = replace(self._fleet, intents=(*self._fleet.intents, intent))
             spent = uses(Fleet(now), decision, now)
             if spent is not None:
-                self._fleet = replace(self._fleet, used=(*self._fleet.used, spent))
+                self._used.put(spent, now)
             self._tell(telling.of_decision(decision, now), now)
             return intent
 
@@ -178,13 +207,19 @@ class MemoryLedger:
     ) -> None:
         """Write what came of an intent, exactly once; a second outcome is ignored."""
         with self._own(token):
-            index = self._open.pop(key, None)
-            if index is None:
+            number = self._open.pop(key, None)
+            if number is None:
                 return
-            one = self._settlements[index]
-            self._settlements[index] = replace(
+            one = self._settlements[number]
+            self._settlements[number] = replace(
                 one, ok=ok, text=text, settled_at=now, data=dict(data)
             )
+            left = tuple(intent for intent in self._fleet.intents if intent.key != key)
+            self._fleet = replace(self._fleet, intents=left)
+            repair = isinstance(one.intent.decision, Repair)
+            window = self._repaired if repair else self._settled
+            window.put(Settled(key, now, ok, text), now, key)
+            self._forget_settlements()
             self._tell(telling.of_outcome(one.intent.decision, ok=ok, text=text, now=now), now)
 
     def event(self, token: int, event: Event, now: datetime) -> None:
@@ -192,8 +227,18 @@ class MemoryLedger:
         with self._own(token):
             self._tell(event, now)
 
+    def _forget_settlements(self) -> None:
+        while self.keep is not None and len(self._settlements) > self.keep + len(self._open):
+            oldest = next(
+                (n for n, one in self._settlements.items() if one.settled_at is not None), None
+            )
+            if oldest is None:
+                return
+            del self._settlements[oldest]
+
     def _tell(self, event: Event, now: datetime) -> None:
-        self._events.append(replace(event, recorded_at=now, number=len(self._events) + 1))
+        self._told += 1
+        self._events.append(replace(event, recorded_at=now, number=self._told))
 
     def remember_alert(self, token: int, incident: int, state: Mapping[str, Any]) -> None:
         """Keep what an alert's sink needs to find its thread again."""
@@ -203,9 +248,10 @@ class MemoryLedger:
     def prune(self, token: int, before: datetime) -> int:
         """Forget observations older than a moment; return how many."""
         with self._own(token):
-            old = [one.number for one in self._observations if one.recorded_at < before]
-            gone = set(old[:PRUNE_MAX])
-            self._observations = [one for one in self._observations if one.number not in gone]
+            old = (one.number for one in self._observations if one.recorded_at < before)
+            gone = set(islice(old, PRUNE_MAX))
+            kept = (one for one in self._observations if one.number not in gone)
+            self._observations = deque(kept, maxlen=self.keep)
             return len(gone)
 
     # -- people ------------------------------------------------------------------------------
@@ -221,11 +267,11 @@ class MemoryLedger:
     ) -> int:
         """Ask for something; returns the order's number."""
         with self._lock:
-            number = len(self._orders) + 1
-            order = Ordered(number, now, by, kind, subject, reason, dict(body))
-            self._orders.append(order)
+            self._ordered += 1
+            order = Ordered(self._ordered, now, by, kind, subject, reason, dict(body))
+            self._waiting[order.number] = order
             self._tell(telling.of_order(order), now)
-            return number
+            return order.number
 
     def order_answer(self, number: int) -> tuple[bool, str] | None:
         """Return (done, reason) of an order that was settled; None while it is open."""
@@ -233,36 +279,16 @@ class MemoryLedger:
 
     def orders_open(self) -> tuple[Ordered, ...]:
         """Return the orders that wait, by number."""
-        return tuple(one for one in self._orders if one.number not in self._answers)
+        with self._lock:
+            return tuple(self._waiting.values())
 
     # -- reading -----------------------------------------------------------------------------
 
     def _present(self, now: datetime) -> Fleet:
-        last = {job.name: job.attempts for job in self._fleet.jobs.values()}
-        kept = [
-            one
-            for one in self._attempts.values()
-            if one.state is not AttemptState.CLOSED or last.get(one.job) == one.number
-        ]
-        return replace(
-            self._fleet,
-            now=now,
-            attempts=tuple(sorted(kept, key=lambda one: (one.job, one.number))),
-            intents=tuple(self._settlements[index].intent for index in self._open.values()),
-            incidents=tuple(one for one in self._incidents if one.closed_at is None),
-            used=tuple(one for one in self._fleet.used if one.at > now - BUDGETS),
-            settled=self._settled_lately(now),
-        )
-
-    def _settled_lately(self, now: datetime) -> tuple[Settled, ...]:
-        newest: dict[str, Settled] = {}
-        for one in self._settlements:
-            repair = isinstance(one.intent.decision, Repair)
-            since = now - (BUDGETS if repair else LATELY)
-            if one.settled_at is not None and one.settled_at > since:
-                name = one.intent.key
-                newest[name] = Settled(name, one.settled_at, bool(one.ok), one.text)
-        return tuple(newest.values())
+        settled, repaired = self._settled.within(now), self._repaired.within(now)
+        if self._fleet.settled != (*settled, *repaired):
+            self._fleet = replace(self._fleet, settled=(*settled, *repaired))
+        return replace(self._fleet, now=now, used=self._used.within(now))
 
     def snapshot(self, now: datetime, clusters: tuple[Cluster, ...]) -> Fleet:
         """Return everything `reconcile` looks at."""
@@ -296,15 +322,17 @@ class MemoryLedger:
 
     def incidents(self, *, open_only: bool) -> tuple[Incident, ...]:
         """Return incidents by number."""
-        return tuple(one for one in self._incidents if not open_only or one.closed_at is None)
+        found = self._incidents.values()
+        return tuple(one for one in found if not open_only or one.closed_at is None)
 
     def settlements(self, limit: int = 500) -> tuple[Settlement, ...]:
         """Return the newest intents with their outcomes, oldest first."""
-        return tuple(self._settlements[-limit:])
+        return tuple(self._settlements.values())[-limit:]
 
     def observed(self, after: int = 0, limit: int = 1_000) -> tuple[Recorded, ...]:
         """Return observations that are still kept, by number, beginning behind `after`."""
-        return tuple(one for one in self._observations if one.number > after)[:limit]
+        later = (one for one in self._observations if one.number > after)
+        return tuple(islice(later, limit))
 
     def alert_states(self) -> dict[int, dict[str, Any]]:
         """Return what `remember_alert` keeps, by incident."""
