@@ -15,11 +15,14 @@ if not __package__:  # started as a file: make the package importable from besid
 
 import argparse
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from healthchecks import findings, runner
-from healthchecks.api import Level, Settings
+from healthchecks.api import Check, Level, Settings
 from healthchecks.findings import Severity, worst
+
+if TYPE_CHECKING:
+    from healthchecks.memory import Memory
 
 USAGE = 3
 MARKS = {
@@ -56,6 +59,11 @@ def parser() -> argparse.ArgumentParser:
     add("--since", type=float, default=0.0, metavar="EPOCH", help="older kernel lines are history")
     add("--expect-gpus", type=int, metavar="N", help="0 on nodes without GPUs; default: as on PCI")
     add("--disk", action="append", metavar="DIR", help="directory to examine; may be repeated")
+    add("--plugin", action="append", metavar="PROGRAM", help="a check of your own; may be repeated")
+    add("--list", action="store_true", help="list what may be found, and what it means")
+    add("--idle", action="store_true", help="no job is here: what runs on a GPU was left over")
+    add("--cluster", metavar="FILE", help="what is expected of a node of this cluster (JSON, YAML)")
+    add("--state", metavar="DIR", help="remember counters here between runs, to judge their growth")
     add("--boot-id", metavar="ID", help="instead of the kernel's")
     add("--root", default="/", metavar="DIR", help="where proc, sys and dev are found")
     add("--limit", type=float, default=60.0, metavar="SECONDS", help="for each check at most")
@@ -65,6 +73,13 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run, print, and return the exit code."""
     given = parser().parse_args(argv)
+    if given.list:
+        print("\n".join(_detectors()))
+        return 0
+    try:
+        cluster = _cluster(given.cluster)
+    except (OSError, ValueError) as error:
+        parser().error(f"--cluster {given.cluster}: {error}")
     settings = Settings(
         root=given.root,
         kernel_log=given.kernel_log,
@@ -72,16 +87,64 @@ def main(argv: Sequence[str] | None = None) -> int:
         gpus_expected=given.expect_gpus,
         disks=tuple(given.disk or Settings().disks),
         fast=given.fast,
+        idle=given.idle,
+        cluster=cluster,
     )
     try:
-        names = given.only.split(",") if given.only else runner.NAMES
-        checks = runner.load(names, Level(given.level))
+        own = _plugins(given.plugin)
+        names = given.only.split(",") if given.only else [*runner.NAMES, *own]
+        builtin = [one for one in names if one not in own]
+        checks = runner.load(builtin, Level(given.level))
+        checks += tuple(own[one] for one in names if one in own)
     except KeyError as error:
         parser().error(f"no check is named {error}; there are {', '.join(runner.NAMES)}")
     boot_id = given.boot_id or runner.this_boot(given.root)
-    ran = runner.run(checks, settings, boot_id=boot_id, limit=given.limit)
+    memory = _memory(given.state, boot_id)
+    ran = runner.run(checks, settings, boot_id=boot_id, limit=given.limit, memory=memory)
     print("\n".join(_json(ran) if given.output == "json" else _text(ran)))
     return int(worst(one.severity for one in ran.findings))
+
+
+def _cluster(path: str | None) -> dict[str, Any]:
+    """Read what is expected: JSON, which YAML readers read too. ValueError: it is no object."""
+    if path is None:
+        return {}
+    import json
+
+    with open(path, "rb") as file:  # noqa: PTH123 (pathlib is slow)
+        body = json.loads(file.read())
+    if not isinstance(body, dict):
+        raise ValueError("not an object of names and values")  # noqa: TRY004 (a file's fault)
+    return body
+
+
+def _memory(folder: str | None, boot_id: str) -> Memory | None:
+    if folder is None:
+        return None
+    from pathlib import Path
+
+    from healthchecks.memory import Memory
+
+    return Memory(Path(folder), boot_id)
+
+
+def _plugins(programs: Sequence[str] | None) -> dict[str, Check]:
+    if not programs:
+        return {}
+    from healthchecks import plugins
+
+    made = (plugins.check(one) for one in programs)
+    return {one.name: one for one in made}
+
+
+def _detectors() -> list[str]:
+    from healthchecks import catalog
+
+    return [
+        f"{name}\t{one.severity.name}\t{one.fault.value}\t{one.remedy or '-'}"
+        f"{'  explicit' if one.explicit else ''}\t{one.about}"
+        for name, one in catalog.detectors().items()
+    ]
 
 
 def _json(ran: runner.Ran) -> list[str]:
@@ -90,10 +153,11 @@ def _json(ran: runner.Ran) -> list[str]:
 
 
 def _text(ran: runner.Ran) -> list[str]:
-    said = [
-        f"{MARKS[one.severity]} {one.check} {one.component}: {findings.encode(one)['evidence']}"
-        for one in ran.findings
-    ]
+    said = []
+    for one in ran.findings:
+        evidence = findings.encode(one)["evidence"]
+        said.append(f"{MARKS[one.severity]} {one.check} {one.component}: {evidence}")
+        said += [f"  -> {one.remedy}"] if one.remedy else []
     covered = ran.coverage
     skipped = [f"- {name}: skipped, {why}" for name, why in covered.skipped.items()]
     counts = (

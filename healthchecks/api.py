@@ -6,7 +6,7 @@ judge is pure: the cases in `tests/healthchecks/cases` feed it facts and compare
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ class Level(StrEnum):
     """How far a check may go."""
 
     PASSIVE = "passive"  #: reads only; may run beside training
+    ACTIVE = "active"  #: uses the GPU or moves data: only on idle nodes
 
 
 class CannotLookError(Exception):
@@ -32,6 +33,12 @@ class Settings(NamedTuple):
     gpus_expected: int | None = None  #: None: as many as the PCI bus shows
     disks: tuple[str, ...] = ("/tmp",)  #: each is examined by itself
     fast: bool = False  #: leave out what touches the disk or asks the time service
+    idle: bool = False  #: no job is here: whatever still runs on a GPU was left over
+    cluster: Mapping[str, Any] = {}  #: what is expected of a node of this cluster, see `catalog`
+
+    def expected(self, name: str) -> Any:
+        """Return what the cluster's file expects under this name, or None."""
+        return self.cluster.get(name)
 
 
 class Check(NamedTuple):
@@ -43,3 +50,5 @@ class Check(NamedTuple):
     probe: Callable[[Settings], dict[str, Any]]  #: touches; raises OSError or CannotLookError
     judge: Callable[[dict[str, Any], Settings], Sequence[Finding]]  #: thinks; pure
     skip: Callable[[Settings], str | None] = lambda _: None  #: why it has no business here
+    #: What the next run shall find in `facts["before"]["kept"]`, as plain JSON.
+    remember: Callable[[dict[str, Any]], Any] | None = None

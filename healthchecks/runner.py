@@ -17,12 +17,47 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from healthchecks.api import CannotLookError, Check, Level, Settings
 from healthchecks.findings import Coverage, Fault, Finding, Severity, worst
 
-NAMES = ("nvml", "xid", "disk", "clock")  #: every check, one module each
+if TYPE_CHECKING:
+    from healthchecks.memory import Memory
+
+#: Every check: where it is defined, and under which name there.
+CHECKS = {
+    "nvml": "nvml:CHECK",
+    "xid": "xid:CHECK",
+    "sxid": "sxid:CHECK",
+    "disk": "disk:CHECK",
+    "clock": "clock:CHECK",
+    "kernel": "kernel:CHECK",
+    "mounts": "mounts:CHECK",
+    "limits": "limits:CHECK",
+    "edac": "edac:CHECK",
+    "stuck": "stuck:CHECK",
+    "smart": "smart:CHECK",
+    "dns": "dns:CHECK",
+    "infiniband": "infiniband:CHECK",
+    "ecc": "gpu.memory:ECC",
+    "remap": "gpu.memory:REMAP",
+    "thermal": "gpu.heat:THERMAL",
+    "clocks": "gpu.heat:CLOCKS",
+    "brake": "gpu.heat:BRAKE",
+    "power": "gpu.heat:POWER",
+    "draw": "gpu.heat:DRAW",
+    "pcie": "gpu.links:PCIE",
+    "nvlink": "gpu.links:NVLINK",
+    "fabric": "gpu.links:FABRIC",
+    "recovery": "gpu.condition:RECOVERY",
+    "modes": "gpu.condition:MODES",
+    "inforom": "gpu.condition:INFOROM",
+    "left-over": "gpu.condition:LEFT_OVER",
+    "versions": "gpu.condition:VERSIONS",
+    "inventory": "gpu.condition:INVENTORY",
+}
+NAMES = tuple(CHECKS)
 ANSWER_MAX = 8 << 20  #: bytes of facts from one probe
 
 
@@ -43,28 +78,55 @@ class Ran(NamedTuple):
 
 def load(names: Iterable[str], level: Level = Level.PASSIVE) -> tuple[Check, ...]:
     """Import the named checks; those above the level are left out. KeyError: no such check."""
-    for name in names:
-        if name not in NAMES:
-            raise KeyError(name)
-    checks = (import_module(f"healthchecks.{name}").CHECK for name in names)
+    checks = [_load(CHECKS[name]) for name in names]
     return tuple(check for check in checks if check.level is level)
 
 
+def _load(where: str) -> Check:
+    module, _, attribute = where.partition(":")
+    check: Check = getattr(import_module(f"healthchecks.{module}"), attribute)
+    return check
+
+
 def run(
-    checks: Sequence[Check], settings: Settings, *, boot_id: str = "", limit: float = 60.0
+    checks: Sequence[Check],
+    settings: Settings,
+    *,
+    boot_id: str = "",
+    limit: float = 60.0,
+    memory: Memory | None = None,
 ) -> Ran:
-    """Run these checks; none gets more than its own limit, nor more than `limit` seconds."""
+    """Run these checks; none gets more than its own limit, nor more than `limit` seconds.
+
+    Checks with the same probe share one process and what it saw. With a `memory` they find what
+    they left there in the run before.
+    """
     skipped = {check.name: why for check in checks if (why := check.skip(settings))}
     wanted = [check for check in checks if check.name not in skipped]
     observed_at = time.time()
     findings: list[Finding] = []
-    for check, answer in zip(wanted, ask(wanted, settings, limit), strict=True):
+    for check, answer in _answers(wanted, settings, limit):
+        if memory is not None:
+            answer = memory.recall(check, answer, observed_at)
         for said in conclude(check, answer, settings):
             stamped = said._replace(
                 observed_at=observed_at, boot_id=boot_id, cost=round(answer.cost, 4)
             )
             findings.append(stamped)
     return Ran(tuple(findings), cover(checks, findings, skipped))
+
+
+def _answers(
+    checks: Sequence[Check], settings: Settings, limit: float
+) -> Iterator[tuple[Check, Answer]]:
+    """Ask each different probe once, with the longest limit of its checks."""
+    first: dict[Any, Check] = {}
+    for check in checks:
+        known = first.setdefault(check.probe, check)
+        first[check.probe] = known._replace(limit=max(known.limit, check.limit))
+    answers = dict(zip(first, ask(list(first.values()), settings, limit), strict=True))
+    for check in checks:
+        yield check, answers[check.probe]
 
 
 def conclude(check: Check, answer: Answer, settings: Settings) -> Sequence[Finding]:

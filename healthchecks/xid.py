@@ -8,7 +8,7 @@ gravest code, of equally grave ones the first, because later ones are often cons
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from healthchecks import catalog, kernel_log, pci
@@ -24,6 +24,7 @@ _LOST = re.compile(
 )
 _BOARD = re.compile(rf"NVRM: GPU at {_PCI}: GPU-")
 _SERIAL = re.compile(r"NVRM: GPU Board Serial Number: (?P<serial>\w+)")
+EMPTY: Mapping[str, Any] = {}
 _OFF_THE_BUS = 79
 _NVLINK5 = range(144, 151)  #: the line itself says whether it was fatal
 _RECOVERY = 154  #: no fault by itself: it names what the driver wants done
@@ -49,12 +50,12 @@ def _newer(lines: list[KernelLine], settings: Settings) -> list[KernelLine]:
 
 def judge(facts: dict[str, Any], settings: Settings) -> list[Finding]:
     """Say for each GPU named in the log what its gravest XID means."""
-    del settings
+    own = settings.expected("xid") or {}
     serials = _serials(facts["said"])
     by_gpu: dict[str, list[Finding]] = {}
     for address, code, text in _events(facts["said"]):
         component = _component(address, facts["gpus"])
-        finding = classify(code, text)._replace(
+        finding = classify(code, text, own)._replace(
             component=component, serial=serials.get(address, "")
         )
         by_gpu.setdefault(component, []).append(finding)
@@ -64,9 +65,14 @@ def judge(facts: dict[str, Any], settings: Settings) -> list[Finding]:
     return [_gravest(by_gpu[component]) for component in sorted(by_gpu)]
 
 
-def classify(code: int, text: str) -> Finding:
-    """Look one XID up; a code that nobody knows is a warning, not a reason to evict."""
+def classify(code: int, text: str, own: Mapping[str, Any] = EMPTY) -> Finding:
+    """Look one XID up; a code that nobody knows is a warning, not a reason to evict.
+
+    `own`: rows of the operator, code -> [name, severity, class, remedy], before the catalogue's.
+    """
     entry = catalog.xids().get(code, catalog.UNLISTED)
+    if str(code) in own:
+        entry = catalog.entry(own[str(code)])
     severity, remedy = entry.severity, entry.remedy
     if code in _NVLINK5:
         severity = _by_word(text, severity)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from healthchecks import clock, disk, nvml, xid
+from healthchecks import clock, disk, nvml, runner, xid
 from healthchecks.api import Settings
 from healthchecks.findings import Finding, encode
 
@@ -65,3 +65,20 @@ def test_disk_judges_by_share_and_by_size(case: dict[str, Any]) -> None:
 @pytest.mark.parametrize("case", cases("clock"))
 def test_clock_says_whether_it_can_be_believed(case: dict[str, Any]) -> None:
     compare(clock.judge(case["seen"], Settings()), case)
+
+
+HOST = ("kernel", "sxid", "mounts", "limits", "edac", "stuck", "smart", "dns", "infiniband")
+
+
+@pytest.mark.parametrize(
+    ("name", "case"),
+    [
+        pytest.param(name, *one.values, id=f"{name}-{one.id}")
+        for name in HOST
+        for one in cases(name)
+    ],
+)
+def test_a_host_check_says_what_its_case_says(name: str, case: dict[str, Any]) -> None:
+    (check,) = runner.load([name])
+    settings = Settings(**case.get("settings", {}))
+    compare(list(check.judge(case["seen"], settings)), case)
