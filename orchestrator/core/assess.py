@@ -4,7 +4,8 @@ Called by the daemon in the transaction that records the observations, by the si
 tests. For each key the fact with the newest `at` wins; a repeated fact changes nothing; replaying
 everything gives the same beliefs (within `contact.LATENESS`). What follows from several facts
 together (a machine that is off runs no agent; a new boot ended every older process; findings of an
-older boot are history) is derived again after each fact, in `_settled`.
+older boot are history) is derived again after each fact, in `_settled`. What counts for a cohort's
+phase is collected on nodes and clusters, and drawn into the cohorts when a listing came (cohorts.py).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from orchestrator.core.beliefs import (
     NodeBelief,
     RegisterBelief,
 )
+from orchestrator.core.cohorts import draw, listed, signed
 from orchestrator.core.contact import Contact
 from orchestrator.core.nodes import ClusterName, JobName, NodeName
 from orchestrator.core.observations import (
@@ -39,7 +41,8 @@ from orchestrator.core.observations import (
     RegisterSeen,
     RegisterSilent,
 )
-from orchestrator.core.verdicts import Finding, Severity
+from orchestrator.core.policies import EXPLICIT
+from orchestrator.core.verdicts import FaultClass, Finding, Severity
 from orchestrator.runtime.reports import AgentReport, Note
 
 #: Kinds of notes whose newest is remembered: what incidents are made of.
@@ -79,10 +82,14 @@ class _Fold:
         self._orders = {order.number: order for order in beliefs.orders}
         self._answered = beliefs.answered
         self._forget_at = beliefs.forget_at
+        self._cohorts = beliefs.cohorts
+        self._listed: set[ClusterName] = set()
 
     def done(self, now: datetime) -> Beliefs:
         if self._forget_at is None or self._forget_at <= now:
             self._forget(now)
+        for cluster in sorted(self._listed):
+            self._draw(cluster)
         orders = tuple(self._orders[number] for number in sorted(self._orders))
         return Beliefs(
             self._nodes,
@@ -90,6 +97,7 @@ class _Fold:
             self._registers,
             orders,
             self._answered,
+            self._cohorts,
             forget_at=self._forget_at,
         )
 
@@ -113,6 +121,16 @@ class _Fold:
         for agent in node.agents:
             if agent.gone_at is not None and self._forget_at is not None:
                 self._forget_at = min(self._forget_at, agent.gone_at + FORGET)
+
+    def _draw(self, cluster: ClusterName) -> None:
+        mine = (node for node in self._nodes.values() if node.cluster == cluster)
+        drawn = draw(self._clusters[cluster], mine, self._cohorts)
+        if drawn is None:
+            return
+        self._clusters[cluster] = drawn.cluster
+        self._nodes.update((node.node, node) for node in drawn.nodes)
+        if drawn.cohorts:
+            self._cohorts = {**self._cohorts, **{one.key: one for one in drawn.cohorts}}
 
     def take(self, observation: Observation) -> None:
         match observation:
@@ -147,6 +165,8 @@ class _Fold:
         cluster = _with_cluster_contact(cluster, _cluster_contact(cluster).answered(listing.at))
         if listing.machines:
             cluster = replace(cluster, filled_at=_latest(cluster.filled_at, listing.at))
+            cluster = listed(cluster, listing.at, listing.provider, _running(listing))
+            self._listed.add(listing.cluster)
         self._clusters[listing.cluster] = cluster
         for seen in listing.machines:
             node = _listed(self._node(seen.node), seen, listing.at)
@@ -154,6 +174,14 @@ class _Fold:
                 cluster_name = ClusterName(listing.cluster)
                 node = replace(node, cluster=cluster_name, provider=listing.provider)
             self._keep(_settled(node))
+
+
+def _running(listing: InventorySeen) -> Iterable[tuple[str, int]]:
+    """Return how many machines of each cohort run; 0 for one of which none does."""
+    running = dict.fromkeys((seen.cohort for seen in listing.machines), 0)
+    for seen in listing.machines:
+        running[seen.cohort] += seen.power is Power.RUNNING
+    return running.items()
 
 
 # --- nodes ----------------------------------------------------------------------------------
@@ -184,14 +212,24 @@ def _learned(
 
 def _listed(node: NodeBelief, seen: MachineSeen, at: datetime) -> NodeBelief:
     if seen.power is Power.STOPPED:
-        node = replace(node, stopped_at=_latest(node.stopped_at, at))
+        node = signed(replace(node, stopped_at=_latest(node.stopped_at, at)), at, "off")
     elif seen.power is Power.RUNNING:
-        node = _booted(node, seen.boot_id, at)
+        node = _ran(_booted(node, seen.boot_id, at), seen, at)
     if node.seen is None or node.seen_at is None:
         return replace(node, seen=seen, seen_at=at)
     newer = (at, seen.power.value, seen.boot_id)
     if newer > (node.seen_at, node.seen.power.value, node.seen.boot_id):
         return replace(node, seen=seen, seen_at=at)
+    return node
+
+
+def _ran(node: NodeBelief, seen: MachineSeen, at: datetime) -> NodeBelief:
+    """Remember when this machine was listed as running first; another machine begins anew."""
+    if node.running_at is None or at < node.running_at:
+        return replace(node, running_at=at)
+    swapped = node.seen is not None and node.seen.machine.id != seen.machine.id
+    if swapped and node.seen_at is not None and at > node.seen_at:
+        return replace(node, running_at=at)
     return node
 
 
@@ -225,7 +263,11 @@ def _booted(
         own_at=min(old.own_at or at, at) if own else old.own_at,
     )
     ranked = sorted(boots.values(), key=_rank)
-    return replace(node, boots=tuple(ranked[-BOOTS_MAX:]))
+    node = replace(node, boots=tuple(ranked[-BOOTS_MAX:]))
+    named = sorted((boot.first_at, boot.id) for boot in node.boots if boot.id)
+    for first_at, name in named[1:]:
+        node = signed(node, first_at, f"boot:{name}")
+    return node
 
 
 def _rank(boot: Boot) -> tuple[bool, bool, datetime, str]:
@@ -235,13 +277,25 @@ def _rank(boot: Boot) -> tuple[bool, bool, datetime, str]:
 def _probed(node: NodeBelief, probe: Probed) -> NodeBelief:
     probed_at = probe.at if probe.complete else None
     node = _booted(node, probe.boot_id, probe.at, probed_at, own=True)
-    named = (replace(f, boot_id=f.boot_id or probe.boot_id) for f in probe.findings)
+    named = [replace(f, boot_id=f.boot_id or probe.boot_id) for f in probe.findings]
+    for finding in named:
+        if _explicit(finding) and finding.boot_id == probe.boot_id:
+            node = signed(node, probe.at, "fault")
     present = _present(node)
     known = {f.key: f for f in node.findings if f.boot_id in present}
     for finding in named:
         if finding.boot_id in present and _weight(finding) > _weight(known.get(finding.key)):
             known[finding.key] = finding
     return replace(node, findings=tuple(known[key] for key in sorted(known)))
+
+
+def _explicit(finding: Finding) -> bool:
+    """Say whether this is a hardware fault that the driver names itself."""
+    return (
+        finding.severity is Severity.CRITICAL
+        and finding.fault is FaultClass.HARDWARE
+        and finding.detector in EXPLICIT
+    )
 
 
 def _present(node: NodeBelief) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from orchestrator.core.cohorts import CohortBelief, Listing, Sign, Trouble
 from orchestrator.core.nodes import ClusterName, JobName, NodeName
 from orchestrator.core.observations import MachineSeen, Ordered, Power, RegisterSeen
 from orchestrator.core.verdicts import Finding
@@ -64,6 +65,9 @@ class NodeBelief:
     stopped_at: datetime | None = None  #: last moment its provider vouched that it is off
     boots: tuple[Boot, ...] = ()  #: the last few; the present one last: the node's own word
     lately: tuple[datetime, ...] = ()  #: failures within `assess.LATENESS` of the newest
+    running_at: datetime | None = None  #: first listed as running, as the present machine
+    signs: tuple[Sign, ...] = ()  #: that it failed; not yet drawn into its cohort
+    trouble: Trouble | None = None  #: its last failure that its cohort knows of
 
     @property
     def called_off(self) -> bool:
@@ -100,6 +104,7 @@ class ClusterBelief:
     failing_since: datetime | None = None
     error: str = ""
     lately: tuple[datetime, ...] = ()
+    listings: tuple[Listing, ...] = ()  #: machines running, not yet drawn into the cohorts
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,5 +129,6 @@ class Beliefs:
     registers: dict[JobName, RegisterBelief] = field(default_factory=dict)
     orders: tuple[Ordered, ...] = ()  #: not yet settled, by number
     answered: tuple[int, ...] = ()  #: numbers of the orders settled last, so that none comes twice
+    cohorts: dict[str, CohortBelief] = field(default_factory=dict)  #: by "cluster/cohort"
     #: No agent that is gone need be forgotten before; None: unknown. Not a belief, only a hint.
     forget_at: datetime | None = field(default=None, compare=False, repr=False)

@@ -55,6 +55,7 @@ def of_beliefs(before: Beliefs, after: Beliefs) -> tuple[Change, ...]:
         _compared("NodeBelief", before.nodes, after.nodes),
         _compared("ClusterBelief", before.clusters, after.clusters),
         _compared("RegisterBelief", before.registers, after.registers),
+        _compared("CohortBelief", before.cohorts, after.cohorts),
     )
     book = OrderBook(after.orders, after.answered)
     if book != OrderBook(before.orders, before.answered):

@@ -17,6 +17,7 @@ from typing import Any, get_args
 from pydantic import TypeAdapter
 
 from orchestrator.core.beliefs import ClusterBelief, NodeBelief, RegisterBelief
+from orchestrator.core.cohorts import CohortBelief
 from orchestrator.core.decisions import Decision, Incident
 from orchestrator.core.fleet import Used
 from orchestrator.core.jobs import Attempt, Job, SeatGrant
@@ -32,6 +33,7 @@ CLASSES: dict[str, type[Any]] = {
         *get_args(Decision),
         Attempt,
         ClusterBelief,
+        CohortBelief,
         Incident,
         Job,
         Node,

@@ -16,6 +16,7 @@ from sqlalchemy.exc import IntegrityError
 
 from orchestrator.core import beliefs
 from orchestrator.core.beliefs import Beliefs, ClusterBelief, NodeBelief, RegisterBelief
+from orchestrator.core.cohorts import CohortBelief
 from orchestrator.core.decisions import (
     Incident,
     Intent,
@@ -100,7 +101,7 @@ def set_lease(db: Connection, **values: Any) -> None:
     db.execute(lease.update().where(lease.c.name == NAME).values(values))
 
 
-BELIEFS = ("NodeBelief", "ClusterBelief", "RegisterBelief", "OrderBook")
+BELIEFS = ("NodeBelief", "ClusterBelief", "RegisterBelief", "CohortBelief", "OrderBook")
 
 
 def read_beliefs(db: Connection, shared: Shared) -> Beliefs:
@@ -112,6 +113,7 @@ def _beliefs(things: Things) -> Beliefs:
     nodes: dict[str, NodeBelief] = things["NodeBelief"]
     clusters: dict[str, ClusterBelief] = things["ClusterBelief"]
     registers: dict[str, RegisterBelief] = things["RegisterBelief"]
+    cohorts: dict[str, CohortBelief] = things["CohortBelief"]
     book: OrderBook = next(iter(things["OrderBook"].values()), OrderBook())
     return Beliefs(
         {one.node: one for one in nodes.values()},
@@ -119,6 +121,7 @@ def _beliefs(things: Things) -> Beliefs:
         {one.job: one for one in registers.values()},
         book.orders,
         book.answered,
+        {one.key: one for one in cohorts.values()},
     )
 
 

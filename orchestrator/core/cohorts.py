@@ -1,0 +1,244 @@
+"""Which failures of nodes count for their cohort's phase, and when: part of the fold `assess`.
+
+A *sign* is one fact that says that a node failed: an explicit hardware finding, its provider's word
+that it is off, a boot that followed another one. Signs are collected on the node and drawn into
+its cohort only once nothing earlier can come any more: `contact.LATENESS` before the newest listing
+of its cluster. So the order in which facts arrive changes nothing. Signs of one *trouble* (the
+finding, the power, the reboot that mends it) are one failure, at the moment of the first.
+
+Exposure is what the provider lists as running. A list that names nothing is not believed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from orchestrator.core.contact import LATENESS
+from orchestrator.core.nodes import ClusterName, CohortName, NodeName, ProviderName
+from orchestrator.core.phases import Phases
+
+if TYPE_CHECKING:
+    from orchestrator.core.beliefs import ClusterBelief, NodeBelief
+
+TROUBLE_GAP = timedelta(hours=1)  #: signs that follow sooner belong to the same trouble
+MENDING = timedelta(days=7)  #: within it one boot is the repair of a trouble, not a new one
+BEAT = timedelta(minutes=10)  #: a sign that goes on is noted once per beat
+REMEMBERED = timedelta(weeks=13)  #: failures are kept that long, to tell lemons
+FAILURES_MAX = 400  #: per cohort, the newest
+SIGNS_MAX = 64  #: per node, the newest; reached only where no listing comes for hours
+GROWN = 0.1  #: share of new machines from which a cohort counts as changed
+
+
+@dataclass(frozen=True, slots=True)
+class Sign:
+    """One fact that says that a node failed."""
+
+    at: datetime
+    what: str  #: "off", "fault", or "boot:ID"
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """A failure of a node, from its first sign on."""
+
+    failed_at: datetime
+    until: datetime  #: signs were seen up to here
+    mended: bool = False  #: its one boot was seen
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """How many machines of each cohort ran at a moment."""
+
+    at: datetime
+    provider: str
+    running: tuple[tuple[str, int], ...]  #: (cohort, machines), sorted
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One failure of a node, as it counted."""
+
+    at: datetime
+    node: NodeName
+
+
+@dataclass(frozen=True, slots=True)
+class CohortBelief:
+    """What we hold of one cohort: a hand-over batch of nodes in a cluster."""
+
+    cluster: ClusterName
+    cohort: CohortName
+    provider: ProviderName
+    phases: Phases
+    begun_at: datetime
+    failures: tuple[Failure, ...] = ()  #: the last `REMEMBERED`, oldest first
+
+    @property
+    def key(self) -> str:
+        """The name under which it is kept: "cluster/cohort"."""
+        return cohort_key(self.cluster, self.cohort)
+
+
+def cohort_key(cluster: str, cohort: str) -> str:
+    """Return the key of a cohort in `Beliefs.cohorts`: names of cohorts repeat in clusters."""
+    return f"{cluster}/{cohort}"
+
+
+# --- collecting -----------------------------------------------------------------------------
+
+
+def signed(node: NodeBelief, at: datetime, what: str) -> NodeBelief:
+    """Return the node with one more sign, unless it is known."""
+    if node.trouble is not None and at < node.trouble.until:
+        return node
+    signs = {_place(sign): sign for sign in node.signs}
+    new = Sign(at, what)
+    known = signs.get(_place(new))
+    if known is not None and known.at <= at:
+        return node
+    signs[_place(new)] = new
+    ordered = sorted(signs.values(), key=lambda sign: (sign.at, sign.what))
+    return replace(node, signs=tuple(ordered[-SIGNS_MAX:]))
+
+
+def listed(
+    cluster: ClusterBelief, at: datetime, provider: str, running: Iterable[tuple[str, int]]
+) -> ClusterBelief:
+    """Return the cluster with one more listing that named machines, not yet drawn upon."""
+    if cluster.filled_at is not None and at < cluster.filled_at - LATENESS:
+        return cluster
+    new = Listing(at, provider, tuple(sorted(running)))
+    known = {*cluster.listings, new}
+    if len(known) == len(cluster.listings):
+        return cluster
+    ordered = sorted(known, key=lambda one: (one.at, one.provider, one.running))
+    return replace(cluster, listings=tuple(ordered))
+
+
+def _place(sign: Sign) -> tuple[str, datetime | None]:
+    """Return what makes two signs one: the same boot, or the same kind within one beat."""
+    return (sign.what, None if sign.what.startswith("boot:") else _beat(sign.at))
+
+
+def _beat(at: datetime) -> datetime:
+    """Return the end of the beat in which a moment lies."""
+    epoch = datetime(1970, 1, 1, tzinfo=UTC)
+    return epoch + ((at - epoch) // BEAT + 1) * BEAT
+
+
+# --- drawing --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """What became of a cluster's signs and listings."""
+
+    cluster: ClusterBelief
+    nodes: tuple[NodeBelief, ...]  #: those that changed
+    cohorts: tuple[CohortBelief, ...]  #: those that changed
+
+
+def draw(
+    cluster: ClusterBelief, nodes: Iterable[NodeBelief], cohorts: dict[str, CohortBelief]
+) -> Drawn | None:
+    """Draw into the cohorts what nothing earlier can precede any more; None before any listing.
+
+    `nodes` are those that this cluster's provider named last.
+    """
+    if cluster.filled_at is None:
+        return None
+    until = cluster.filled_at - LATENESS
+    ripe = [listing for listing in cluster.listings if listing.at < until]
+    mine = list(nodes)
+    events = list(_exposures(ripe, mine))
+    changed = []
+    for node in mine:
+        if node.signs and node.seen is not None:
+            new, failures = _troubled(node, until)
+            if new is not node:
+                changed.append(new)
+            events += [(at, 1, node.seen.cohort, 0, node.node) for at in failures]
+    events.sort()
+    known = dict(cohorts)
+    provider = ripe[-1].provider if ripe else ""
+    for event in events:
+        _enter(known, cluster.cluster, provider, event)
+    rest = tuple(listing for listing in cluster.listings if listing.at >= until)
+    return Drawn(
+        replace(cluster, listings=rest) if ripe else cluster,
+        tuple(changed),
+        tuple(one for key, one in known.items() if one is not cohorts.get(key)),
+    )
+
+
+Event = tuple[datetime, int, str, int, str]  #: moment, kind (0 exposure, 1 failure), cohort, ...
+
+
+def _exposures(ripe: list[Listing], nodes: list[NodeBelief]) -> Iterator[Event]:
+    moments = {listing.at for listing in ripe}
+    new: dict[tuple[datetime, str], int] = {}
+    for node in nodes:
+        if node.running_at in moments and node.seen is not None:
+            key = (node.running_at, node.seen.cohort)
+            new[key] = new.get(key, 0) + 1
+    for listing in ripe:
+        for cohort, running in listing.running:
+            joined = new.get((listing.at, cohort), 0)
+            yield (listing.at, 0, cohort, running, str(joined))
+
+
+def _enter(
+    cohorts: dict[str, CohortBelief], cluster: ClusterName, provider: str, event: Event
+) -> None:
+    at, kind, name, running, detail = event
+    key = cohort_key(cluster, name)
+    belief = cohorts.get(key)
+    if kind == 1:
+        if belief is not None:
+            cohorts[key] = _failed(belief, at, NodeName(detail))
+        return
+    if belief is None:
+        phases = Phases.begin(at, float(running))
+        named = (cluster, CohortName(name), ProviderName(provider))
+        cohorts[key] = CohortBelief(*named, phases, at)
+        return
+    phases = belief.phases
+    if int(detail) >= max(1.0, GROWN * running):
+        phases = phases.announced(at)
+    phases = phases.exposed(at, float(running))
+    if phases is not belief.phases:
+        cohorts[key] = replace(belief, phases=phases)
+
+
+def _failed(belief: CohortBelief, at: datetime, node: NodeName) -> CohortBelief:
+    kept = tuple(one for one in belief.failures if one.at > at - REMEMBERED)
+    failures = (*kept, Failure(at, node))[-FAILURES_MAX:]
+    return replace(belief, phases=belief.phases.failed(at), failures=failures)
+
+
+def _troubled(node: NodeBelief, until: datetime) -> tuple[NodeBelief, list[datetime]]:
+    """Return the node without its ripe signs, and the moments at which it failed."""
+    ripe = [sign for sign in node.signs if sign.at < until]
+    if not ripe:
+        return node, []
+    trouble, failures = node.trouble, []
+    for sign in ripe:
+        boot, end = sign.what.startswith("boot:"), _beat(sign.at)
+        delivered_off = node.running_at is None or sign.at < node.running_at
+        same = trouble is not None and sign.at <= trouble.until + TROUBLE_GAP
+        repair = boot and trouble is not None and not trouble.mended
+        repair = repair and trouble is not None and sign.at <= trouble.until + MENDING
+        if trouble is not None and (same or repair):
+            mended = trouble.mended or boot
+            trouble = replace(trouble, until=max(trouble.until, end), mended=mended)
+        else:
+            trouble = Trouble(sign.at, end, mended=boot)
+            if boot or not delivered_off:
+                failures.append(sign.at)
+    known_until = until if trouble is None else max(until, trouble.until)
+    rest = tuple(sign for sign in node.signs if sign.at >= known_until)
+    return replace(node, signs=rest, trouble=trouble), failures
