@@ -51,6 +51,17 @@ MEANINGS: dict[str, str] = {
     "repair_wait": "duration: how long a node may take to come back from a repair",
     "restarts_window": "duration: how long people are told that a gang repaired itself",
     "suspicion_min": "duration: a stall that is suspected for longer is told as an incident",
+    "checkpoint_min": "duration: least interval between checkpoints that is asked for",
+    "checkpoint_max": "duration: greatest interval between checkpoints that is asked for",
+    "checkpoint_change": "share (0 to 1): a new interval is asked for if it differs by that",
+    "checkpoint_stall": "duration: how long a checkpoint stops a job, until that is measured",
+    "checkpoint_lag": "duration: until a checkpoint is durable, until that is measured",
+    "restart_expected": "duration: detection and recovery of a gang, as expected",
+    "repair_expected": "duration: mean time that a failed node is away, as expected",
+    "absence_expected": "duration: standbys are to last that long while the controller is away",
+    "standbys_max": "nodes: most standbys that a chaotic cohort makes us grant",
+    "return_after": "duration: a cohort that is bad for that long may be recommended for return",
+    "return_share": "share (0 to 1) of a cohort in repair from which its return is recommended",
     "intent_limit": "duration: an action without an outcome is looked at again after this",
 }
 

@@ -5,7 +5,7 @@ tests. For each key the fact with the newest `at` wins; a repeated fact changes 
 everything gives the same beliefs (within `contact.LATENESS`). What follows from several facts
 together (a machine that is off runs no agent; a new boot ended every older process; findings of an
 older boot are history) is derived again after each fact, in `_settled`. What counts for a cohort's
-phase is collected on nodes and clusters, and drawn into the cohorts when a listing came (cohorts.py).
+phase is collected on nodes and clusters, and drawn into the cohorts at a listing (`cohorts`).
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ def expected_ettr(
     return max(0.0, lost) / ((1 + blocking / interval) * (1 + per_time * queue))
 
 
-def asynchronous(  # noqa: PLR0913 - the formula has these terms
+def asynchronous(
     interval: float, per_time: float, *, stall: float, lag: float, detect: float, recover: float
 ) -> float:
     """Return the efficiency of checkpoints that stall a moment and are durable `lag` later."""
@@ -121,5 +121,3 @@ def waste(interval: float, blocking: float, mtbf: float) -> float:
 def _refuse(blocking: float, mtbf: float) -> None:
     if mtbf <= 0 or blocking < 0:
         raise ValueError("the mean time between failures is above zero, a write takes 0 or longer")
-
-

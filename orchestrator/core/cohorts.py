@@ -46,7 +46,8 @@ class Trouble:
 
     failed_at: datetime
     until: datetime  #: signs were seen up to here
-    mended: bool = False  #: its one boot was seen
+    mended: bool = False  #: the boot that repaired it was seen
+    booted_at: datetime | None = None  #: the newest boot that was drawn, in it or before it
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +94,10 @@ def cohort_key(cluster: str, cohort: str) -> str:
 
 def signed(node: NodeBelief, at: datetime, what: str) -> NodeBelief:
     """Return the node with one more sign, unless it is known."""
-    if node.trouble is not None and at < node.trouble.until:
+    new = Sign(at, what)
+    if node.trouble is not None and _drawn(new, node.trouble):
         return node
     signs = {_place(sign): sign for sign in node.signs}
-    new = Sign(at, what)
     known = signs.get(_place(new))
     if known is not None and known.at <= at:
         return node
@@ -122,6 +123,13 @@ def listed(
 def _place(sign: Sign) -> tuple[str, datetime | None]:
     """Return what makes two signs one: the same boot, or the same kind within one beat."""
     return (sign.what, None if sign.what.startswith("boot:") else _beat(sign.at))
+
+
+def _drawn(sign: Sign, trouble: Trouble) -> bool:
+    """Say whether a sign was drawn before, or says nothing beyond what was."""
+    if sign.what.startswith("boot:"):
+        return trouble.booted_at is not None and sign.at <= trouble.booted_at
+    return sign.at < trouble.until
 
 
 def _beat(at: datetime) -> datetime:
@@ -236,9 +244,12 @@ def _troubled(node: NodeBelief, until: datetime) -> tuple[NodeBelief, list[datet
             mended = trouble.mended or boot
             trouble = replace(trouble, until=max(trouble.until, end), mended=mended)
         else:
-            trouble = Trouble(sign.at, end, mended=boot)
+            booted_at = trouble.booted_at if trouble is not None else None
+            trouble = Trouble(sign.at, end, mended=boot, booted_at=booted_at)
             if boot or not delivered_off:
                 failures.append(sign.at)
-    known_until = until if trouble is None else max(until, trouble.until)
-    rest = tuple(sign for sign in node.signs if sign.at >= known_until)
-    return replace(node, signs=rest, trouble=trouble), failures
+        if boot:
+            trouble = replace(trouble, booted_at=sign.at)
+    rest = (sign for sign in node.signs if sign.at >= until)
+    rest = (sign for sign in rest if trouble is None or not _drawn(sign, trouble))
+    return replace(node, signs=tuple(rest), trouble=trouble), failures

@@ -17,6 +17,7 @@ from orchestrator.core.kinship import give_up, quiet, renew
 from orchestrator.core.look import Look
 from orchestrator.core.nodes import HELD_BACK, ClusterName, Node, NodeState
 from orchestrator.core.orders import operators
+from orchestrator.core.outlook import burn_in
 from orchestrator.core.repair import DOING, DONE, Need, can, fleet_spent, need, rung, spent
 from orchestrator.core.trust import trial_length, trusted
 from orchestrator.core.verdicts import Verdict
@@ -78,8 +79,9 @@ def _burn_in(look: Look, node: Node) -> None:
         look.do(MoveNode(node.name, S.BURN_IN, S.QUARANTINED, reason))
     elif judgement.verdict is Verdict.FIT and belief.unreached_since is None:
         probed = belief.probed_at is not None and belief.probed_at > node.since
-        if probed and look.due(node.since + look.policy.burn_in):
-            lasted = f"{look.policy.burn_in.total_seconds():g} s of burn-in without a finding"
+        length = burn_in(look, node)
+        if probed and look.due(node.since + length):
+            lasted = f"{length.total_seconds():g} s of burn-in without a finding"
             end = S.PROBATION if trial_length(look, node) > timedelta(0) else S.SPARE
             look.do(MoveNode(node.name, S.BURN_IN, end, lasted))
 

@@ -8,7 +8,7 @@ Carried out by `orchestrator.actuators`, one function per decision. Some change 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from orchestrator.core.history import History
 from orchestrator.core.history import RepairStep as RepairStep
@@ -132,6 +132,16 @@ class MoveAttempt:
 
 
 @dataclass(frozen=True, slots=True)
+class SetCadence:
+    """Ask an attempt's gang for another interval between checkpoints."""
+
+    job: JobName
+    attempt: int
+    every: timedelta
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class OpenIncident:
     """Begin to tell people about something."""
 
@@ -241,6 +251,7 @@ Decision = (
     | SettleOrder
     | OpenAttempt
     | MoveAttempt
+    | SetCadence
     | OpenIncident
     | CloseIncident
     | AppendFence
@@ -265,6 +276,7 @@ LedgerOnly = (
     | SettleOrder
     | OpenAttempt
     | MoveAttempt
+    | SetCadence
     | OpenIncident
     | CloseIncident
     | IssueGrant

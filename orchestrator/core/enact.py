@@ -28,6 +28,7 @@ from orchestrator.core.decisions import (
     OpenIncident,
     Renew,
     Repair,
+    SetCadence,
     SetCordon,
     SettleOrder,
     StartAgent,
@@ -74,7 +75,7 @@ def enact(fleet: Fleet, decision: LedgerOnly, at: datetime) -> Fleet:
             return _change_node(fleet, decision, at)
         case Accept() | MoveJob():
             return _change_job(fleet, decision, at)
-        case OpenAttempt() | MoveAttempt() | IssueGrant():
+        case OpenAttempt() | MoveAttempt() | IssueGrant() | SetCadence():
             return _change_attempt(fleet, decision, at)
         case SettleOrder():
             return _settle_order(fleet, decision)
@@ -229,13 +230,15 @@ def _change_job(fleet: Fleet, decision: Accept | MoveJob, at: datetime) -> Fleet
 
 
 def _change_attempt(
-    fleet: Fleet, decision: OpenAttempt | MoveAttempt | IssueGrant, at: datetime
+    fleet: Fleet, decision: OpenAttempt | MoveAttempt | IssueGrant | SetCadence, at: datetime
 ) -> Fleet:
     if isinstance(decision, OpenAttempt):
         return _opened(fleet, decision, at)
     old = _attempt(fleet, decision.job, decision.attempt)
     if isinstance(decision, IssueGrant):
         new = replace(old, grant=_grant(decision, at))
+    elif isinstance(decision, SetCadence):
+        new = replace(old, every=decision.every)
     else:
         new = _stepped(old, decision, at)
         fleet = _counted(fleet, decision)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from orchestrator.core.decisions import (
     Accept,
     AppendFence,
@@ -18,6 +20,7 @@ from orchestrator.core.decisions import (
     OpenIncident,
     Renew,
     Repair,
+    SetCadence,
     SetCordon,
     SettleOrder,
     StartAgent,
@@ -61,6 +64,8 @@ def explain(decision: Decision) -> str:  # noqa: C901 - one case per decision, n
         case MoveAttempt(job=job, attempt=attempt, end=end, outcome=outcome, reason=reason):
             ended = f" ({outcome})" if outcome is not None else ""
             return f"attempt {attempt} of {job} is {end}{ended}: {reason}"
+        case SetCadence(job=job, attempt=attempt, every=every, reason=reason):
+            return f"{job}, attempt {attempt}, writes a checkpoint each {_spell(every)}: {reason}"
         case OpenIncident(page=page, subject=subject, reason=reason):
             return f"{page} on {subject}: {reason}"
         case CloseIncident(page=page, subject=subject, reason=reason):
@@ -105,6 +110,14 @@ def why_not(fleet: Fleet, policy: Policy, job: str, node: str) -> str | None:
     found = {str(name): known for name, known in fleet.nodes.items()}[node]
     wish = {str(name): known for name, known in fleet.jobs.items()}[job]
     return unfit_to_seat(look, found, wish.spec)
+
+
+def _spell(duration: timedelta) -> str:
+    """Return a duration as people say it: "12m30s"."""
+    minutes, seconds = divmod(round(duration.total_seconds()), 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = ((hours, "h"), (minutes, "m"), (seconds, "s"))
+    return "".join(f"{n}{unit}" for n, unit in parts if n) or "0s"
 
 
 def _explain_move(move: MoveNode) -> str:

@@ -19,6 +19,7 @@ from orchestrator.core.jobs import OVER, Attempt, Job, JobState, Outcome
 from orchestrator.core.look import DAY, LIVE, Look
 from orchestrator.core.nodes import HELD_BACK, Node, NodeState
 from orchestrator.core.orders import operators
+from orchestrator.core.outlook import return_reason
 from orchestrator.core.pages import Page
 from orchestrator.core.parts import Wrong
 from orchestrator.core.recovery import shortage
@@ -64,6 +65,11 @@ def wrong_with_cluster(look: Look, cluster: Cluster) -> None:
     belief = look.listing(cluster.name)
     if belief and look.lasts(belief.failing_since, look.policy.silence_max):
         look.wrong(Page.PROVIDER_API, cluster.name, belief.error)
+    for cohort in look.cohorts():
+        if cohort.cluster == cluster.name:
+            reason = return_reason(look, cohort.cluster, cohort.cohort)
+            if reason is not None:
+                look.wrong(Page.BAD_COHORT, cohort.key, reason)
 
 
 def _say(look: Look, wrongs: Iterator[Wrong]) -> None:

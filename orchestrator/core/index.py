@@ -28,6 +28,7 @@ Run = tuple[JobName, int]  #: an attempt's job and number
 
 NODES, JOBS, ATTEMPTS, CLUSTERS = ("nodes",), ("jobs",), ("attempts",), ("clusters",)
 ORDERS, INCIDENTS, UNLISTED, SIZE = ("orders",), ("incidents",), ("unlisted",), ("size",)
+COHORTS = ("cohorts",)
 #: Kinds of `Used` that the whole fleet has a budget of.
 FLEETWIDE = frozenset({"eviction", *(str(step) for step in RepairStep)})
 #: What has no index here: who reads it has read the whole snapshot (`Look.fleet`).
@@ -174,6 +175,10 @@ class Index:
             touched.clusters.update(changed(was.clusters, now.clusters))
         if now.registers is not was.registers:
             touched.jobs.update(changed(was.registers, now.registers))
+        if now.cohorts is not was.cohorts:
+            names = changed(was.cohorts, now.cohorts)
+            touched.cells.update(("cohort", name) for name in names)
+            touched.cells.update([COHORTS] if names else ())
         if now.orders is not was.orders or now.answered is not was.answered:
             touched.cells.add(ORDERS)
 

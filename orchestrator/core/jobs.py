@@ -158,3 +158,4 @@ class Attempt:
     grant: SeatGrant | None = None  #: the newest grant issued
     outcome: Outcome | None = None  #: set with CLOSING
     reason: str = ""
+    every: timedelta | None = None  #: interval between checkpoints that is asked of it

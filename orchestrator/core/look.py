@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from orchestrator.core.beliefs import AgentBelief, ClusterBelief, NodeBelief, RegisterBelief
+from orchestrator.core.cohorts import CohortBelief
 from orchestrator.core.decisions import (
     Decision,
     Effect,
@@ -31,6 +32,7 @@ from orchestrator.core.history import same_machine, serials
 from orchestrator.core.index import (
     ATTEMPTS,
     CLUSTERS,
+    COHORTS,
     INCIDENTS,
     JOBS,
     NODES,
@@ -290,6 +292,17 @@ class Look:
         """Return what we hold of a cluster's provider."""
         self._notes.reads.add(("cluster", cluster))
         return self._index.fleet.beliefs.clusters.get(cluster)
+
+    def cohort(self, key: str) -> CohortBelief | None:
+        """Return what we hold of a cohort; the key is "cluster/cohort"."""
+        self._notes.reads.add(("cohort", key))
+        return self._index.fleet.beliefs.cohorts.get(key)
+
+    def cohorts(self) -> list[CohortBelief]:
+        """Return what we hold of every cohort, by key."""
+        self._notes.reads.add(COHORTS)
+        cohorts = self._index.fleet.beliefs.cohorts
+        return [cohorts[key] for key in sorted(cohorts)]
 
     def judge(self, node: Node) -> Judgement:
         """Return the verdict on a node."""

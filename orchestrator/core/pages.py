@@ -33,6 +33,7 @@ class Page(StrEnum):
     PROVIDER_API = "provider-api"  #: a provider's API fails
     HANG_SUSPECTED = "hang-suspected"  #: a stall; stacks are attached; nothing was killed
     RESTARTS = "restarts"  #: a gang re-formed by itself
+    BAD_COHORT = "bad-cohort"  #: fails too often for weeks; think of returning it
 
 
 #: Pages that wake a person; all others are alerts.

@@ -4,8 +4,9 @@ Used by `phases` alone. In each cell (base rate r, ratio k) a node fails r times
 cohort is stable and k r times while it is chaotic; the cohort moves between the two as a Markov
 chain, and failures of N nodes are a Poisson process of N times that rate. Between failures a cell
 is a linear equation of two unknowns with a closed solution, so a jump costs the same however long
-it is. The ratio belongs to a chaotic era, so it is drawn anew at each onset; the base rate wanders
-slowly (a random walk of its logarithm), so that what changed for good becomes the new normal.
+it is. The ratio belongs to a chaotic era, so it is drawn anew at each onset. What changes for good
+becomes the new normal: the base rate wanders slowly (a random walk of its logarithm), a chaos may
+*settle* (its rate is the base rate from then on), a cohort may *ease* (its base rate falls).
 
 Pure lists of floats, no numpy: the core runs where only Python is.
 """
@@ -31,7 +32,9 @@ class Grid:
     step: float  #: of the logarithm of the base rate
     onset: float  #: stable -> chaotic, per week
     recovery: float  #: chaotic -> stable, per week
-    wander: float  #: standard deviation of the base rate's logarithm after one week
+    wander: float = 0.0  #: standard deviation of the base rate's logarithm after one week
+    settle: float = 0.0  #: a chaos becomes the new normal, per week
+    ease: float = 0.0  #: a stable base rate falls by one of the ratios, per week
 
     @property
     def ratios(self) -> tuple[float, ...]:
@@ -62,7 +65,7 @@ def quiet(grid: Grid, mass: Mass, nodes: float, weeks: float) -> Mass:
         return mass
     parts = ceil(weeks / STRIDE)
     for _ in range(parts):
-        mass = _wandered(grid, _silent(grid, mass, nodes, weeks / parts), weeks / parts)
+        mass = _drifted(grid, _silent(grid, mass, nodes, weeks / parts), weeks / parts)
     return mass
 
 
@@ -136,13 +139,22 @@ def _chaotic_rates(grid: Grid) -> tuple[float, ...]:
     return tuple(rate * ratio for rate in grid.rates for ratio in ratios)
 
 
-def _wandered(grid: Grid, mass: Mass, weeks: float) -> Mass:
-    """Let the base rate's logarithm diffuse to its neighbours; nothing leaves at the edges."""
-    if grid.wander == 0 or len(grid.rates) < 2:
-        return mass
-    w = grid.wander**2 * weeks / (2 * grid.step**2)
+def _drifted(grid: Grid, mass: Mass, weeks: float) -> Mass:
+    """Let base rates change: wander to their neighbours, settle upwards, ease downwards."""
     kinds = len(grid.offsets)
-    return Mass(_spread(mass.stable, w, 1), _spread(mass.chaotic, w, kinds))
+    if grid.wander > 0:
+        w = grid.wander**2 * weeks / (2 * grid.step**2)
+        mass = Mass(_spread(mass.stable, w, 1), _spread(mass.chaotic, w, kinds))
+    if grid.settle == 0 == grid.ease:
+        return mass
+    last, up, down = len(grid.rates) - 1, grid.settle * weeks, grid.ease * weeks / kinds
+    stable = [p * (1 - down * kinds) for p in mass.stable]
+    for kind, offset in enumerate(grid.offsets):
+        for place, p in enumerate(mass.chaotic[kind::kinds]):
+            stable[min(place + offset, last)] += p * up
+        for place, p in enumerate(mass.stable):
+            stable[max(place - offset, 0)] += p * down
+    return Mass(tuple(stable), tuple(p * (1 - up) for p in mass.chaotic))
 
 
 def _spread(old: tuple[float, ...], w: float, width: int) -> tuple[float, ...]:

@@ -1,4 +1,4 @@
-"""Is a cohort of nodes chaotic or stable, how often does it fail, and how sure are we?
+"""Whether a cohort of nodes is chaotic or stable, how often it fails, and how sure that is.
 
 One `Phases` is kept per cohort in the beliefs. It is moved on only by what happened: a failure,
 another number of running machines, an announced change. Between those it is asked with `at(now)`,
@@ -29,17 +29,22 @@ HANDED_OVER = 0.6  #: P(chaotic) of a cohort just delivered: most early weeks ar
 ANNOUNCED = 0.5  #: at least that after nodes were added, or work on drivers or fabric
 
 STEP = 0.16  #: of the grid, in the logarithm of the base rate
-#: 0.001 to 1.84 failures per node-week while stable; 2.6, 4.2, 5.8 or 9.4 times that in chaos; an
-#: onset each 20 weeks, two weeks of chaos; the base rate wanders by 3 % in a week, 22 % in a year.
+#: 0.001 to 3.5 failures per node-week while stable; 2.6, 4.2, 5.8 or 9.4 times that in chaos; an
+#: onset each 20 weeks, two weeks of chaos; the base rate wanders by 3 % in a week, 22 % in a year;
+#: a chaos of about ten weeks is rather a new normal; a lasting improvement is rare, and seen soon.
 GRID = Grid(
-    rates=tuple(0.001 * exp(STEP * place) for place in range(48)),
+    rates=tuple(0.001 * exp(STEP * place) for place in range(52)),
     offsets=(6, 9, 11, 14),
     step=STEP,
     onset=0.05,
     recovery=0.5,
     wander=0.03,
+    settle=0.01,
+    ease=0.001,
 )
-TYPICAL_LOG = log(0.03)  #: failures per node-week, logarithm: the middle of the source's Table 4
+TYPICAL_LOG = round(
+    log(0.03), 2
+)  #: failures per node-week, logarithm: the middle of the source's Table 4
 TYPICAL_SD = 1.3  #: of that logarithm: a factor of 3.7 either way is ordinary
 
 
@@ -173,6 +178,11 @@ class Phases:
         tail = (1 - share) / 2
         return _quantile(weights, tail), _quantile(weights, 1 - tail)
 
+    @property
+    def base_rate(self) -> float:
+        """Failures per node-week while stable: the geometric mean of what is possible."""
+        return exp(self.base()[0])
+
     def base(self) -> tuple[float, float]:
         """Return mean and variance of the base rate's logarithm."""
         kinds = len(GRID.offsets)
@@ -182,15 +192,14 @@ class Phases:
         mean = sum(p * x for p, x in zip(marginal, logs, strict=True))
         return mean, sum(p * (x - mean) ** 2 for p, x in zip(marginal, logs, strict=True))
 
-    def forecast(self, weeks: float, share: float = 0.99, nodes: float | None = None) -> Forecast:
-        """Return how many incidents to expect in the coming weeks, on these nodes or on all.
+    def count(self, weeks: float, nodes: float | None = None) -> tuple[float, float]:
+        """Return mean and variance of the incidents in the coming weeks, on these nodes or on all.
 
-        The phase may change meanwhile. The count is over-dispersed because the rate is not known:
-        a negative binomial with the mean and variance of the mixture.
+        The phase may change meanwhile. The variance is that of the mixture: the rate is not known.
         """
         exposed = (self.nodes if nodes is None else nodes) * weeks
         if exposed <= 0:
-            return Forecast(0.0, 0)
+            return 0.0, 0.0
         from_calm, from_wild = _time_in_chaos(weeks, 0.0), _time_in_chaos(weeks, 1.0)
         mean = square = 0.0
         kinds, ratios = len(GRID.offsets), GRID.ratios
@@ -204,8 +213,14 @@ class Phases:
                 count = exposed * rate * (1 + (ratio - 1) * from_wild)
                 mean += p * count
                 square += p * count * count
-        spread = 1 + max(0.0, square - mean * mean) / mean
-        return Forecast(mean, negative_binomial_quantile(mean, spread, share))
+        return mean, mean + max(0.0, square - mean * mean)
+
+    def forecast(self, weeks: float, share: float = 0.99, nodes: float | None = None) -> Forecast:
+        """Return how many incidents to expect: a negative binomial of the mixture's moments."""
+        mean, variance = self.count(weeks, nodes)
+        if mean == 0:
+            return Forecast(0.0, 0)
+        return Forecast(mean, negative_binomial_quantile(mean, variance / mean, share))
 
 
 _WILD = tuple(rate * ratio for rate in GRID.rates for ratio in GRID.ratios)

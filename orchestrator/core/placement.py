@@ -12,6 +12,7 @@ from orchestrator.core.decisions import MoveJob, MoveNode, OpenAttempt, RepairSt
 from orchestrator.core.jobs import Attempt, AttemptState, Job, JobSpec, JobState, Outcome
 from orchestrator.core.look import LIVE, Look
 from orchestrator.core.nodes import IDLE, ClusterName, JobName, Node, NodeState
+from orchestrator.core.outlook import standbys_wanted
 from orchestrator.core.trust import lemon, troubles
 from orchestrator.core.verdicts import Verdict
 
@@ -83,16 +84,16 @@ def _misgivings(look: Look, node: Node) -> tuple[bool, bool, int, int]:
     return (lemon_like, on_trial, lately, len(look.repairs(node.name, RepairStep.REBOOT)))
 
 
-def capacity(look: Look, spec: JobSpec) -> int:
+def capacity(look: Look, attempt: Attempt) -> int:
     """Return how many seats an attempt should have; without a register it has no standbys."""
-    return spec.nodes_max + (look.policy.standbys if spec.register is not None else 0)
+    return look.job(attempt.job).spec.nodes_max + standbys_wanted(look, attempt)
 
 
 def fill_seats(look: Look, attempt: Attempt) -> None:
     """Give spares of the attempt's cluster the seats that it lacks."""
     spec = look.job(attempt.job).spec
     held = [node for node in look.seats(attempt) if node.state in HOLDS]
-    missing = capacity(look, spec) - len(held)
+    missing = capacity(look, attempt) - len(held)
     if missing <= 0:
         return
     in_use = sum(node.state is NodeState.IN_USE for node in held)

@@ -63,3 +63,14 @@ class Policy:
     restarts_window: timedelta = timedelta(minutes=10)  #: a gang's own repair is told that long
     suspicion_min: timedelta = timedelta(seconds=10)  #: a stall suspected that long is told
     intent_limit: timedelta = timedelta(seconds=60)  #: an intent without outcome is then looked at
+    checkpoint_min: timedelta = timedelta(minutes=1)  #: bounds of the interval asked for
+    checkpoint_max: timedelta = timedelta(hours=6)
+    checkpoint_change: float = 0.2  #: a new interval is asked for if it differs by that share
+    checkpoint_stall: timedelta = timedelta(seconds=1)  #: of a checkpoint, until it is measured
+    checkpoint_lag: timedelta = timedelta(seconds=30)  #: until it is durable, until measured
+    restart_expected: timedelta = timedelta(seconds=40)  #: a gang's detection and recovery
+    repair_expected: timedelta = timedelta(hours=11)  #: mean time a failed node is away
+    absence_expected: timedelta = timedelta(hours=1)  #: standbys last that long without us
+    standbys_max: int = 4
+    return_after: timedelta = timedelta(days=14)  #: bad for that long: think of returning it
+    return_share: float = 0.08  #: of a cohort in repair, by the lower bound of its rate

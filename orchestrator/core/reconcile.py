@@ -26,6 +26,7 @@ from orchestrator.core.incidents import (
 from orchestrator.core.kinship import enlist_new
 from orchestrator.core.look import Look, Recall
 from orchestrator.core.orders import answer_orders
+from orchestrator.core.pacing import pace_checkpoints
 from orchestrator.core.parts import Kind, Phase
 from orchestrator.core.placement import dearest_first, place_job
 from orchestrator.core.policies import Policy
@@ -40,6 +41,7 @@ PHASES = (
     Phase("tend nodes", Kind.NODE, tend_node),
     Phase("evict the unfit", Kind.RUN, evict_unfit),
     Phase("tend attempts", Kind.RUN, tend_attempt, by_priority),
+    Phase("pace checkpoints", Kind.RUN, pace_checkpoints),
     Phase("close attempts", Kind.RUN, close_attempt),
     Phase("settle jobs", Kind.JOB, settle_job),
     Phase("place jobs", Kind.JOB, place_job, dearest_first),

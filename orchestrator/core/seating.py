@@ -86,7 +86,7 @@ def _leave_unseen(look: Look, attempt: Attempt, node: Node, gang: Gang) -> None:
 
 def _leave_unwanted(look: Look, attempt: Attempt, gang: Gang) -> None:
     held = ranked(look, attempt, gang)
-    surplus = held[capacity(look, look.job(attempt.job).spec) :]
+    surplus = held[capacity(look, attempt) :]
     for node in held:
         if node.state is S.STANDBY and node.name not in gang.members:
             if node.cordon is not None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 from datetime import timedelta
 from math import log
 
+from orchestrator.core import outlook
 from orchestrator.core.history import BLAMELESS, Trouble
 from orchestrator.core.look import Look
 from orchestrator.core.nodes import Node
@@ -43,7 +44,7 @@ def trial_length(look: Look, node: Node) -> timedelta:
 
 def strictness(look: Look, node: Node) -> float:
     """Return by what the odds against a node are multiplied in the phase of its cohort."""
-    return 1.0
+    return outlook.strictness(look, node)
 
 
 def trusted(look: Look, node: Node) -> str | None:
