@@ -136,7 +136,7 @@ def test_a_list_that_names_nothing_is_not_believed() -> None:
 
 
 def test_a_fault_its_power_and_its_reboot_are_one_failure() -> None:
-    seen = [
+    seen: list[Observation] = [
         fault(4_000),
         fault(4_060),
         listing(5_000, off=["n1"]),
@@ -153,7 +153,12 @@ def test_a_boot_that_nobody_explains_is_a_failure() -> None:
 
 
 def test_a_fault_that_comes_back_after_the_repair_is_another_failure() -> None:
-    seen = [reached(10, "b1"), fault(4_000), reached(6_000, "b2"), fault(40_000, boot="b2")]
+    seen: list[Observation] = [
+        reached(10, "b1"),
+        fault(4_000),
+        reached(6_000, "b2"),
+        fault(40_000, boot="b2"),
+    ]
     assert failures(held(*seen, until=50_000)) == [(4_000, "n1"), (40_000, "n1")]
 
 
@@ -192,7 +197,7 @@ def test_quiet_listings_leave_the_cohort_as_it_is() -> None:
 
 
 def test_a_cohort_survives_its_row() -> None:
-    seen = [reached(10, "b1"), fault(4_000), reached(6_000, "b2")]
+    seen: list[Observation] = [reached(10, "b1"), fault(4_000), reached(6_000, "b2")]
     belief = held(*seen, until=50_000).cohorts["a/first"]
     assert codec.decode("CohortBelief", codec.encode(belief)) == belief
 

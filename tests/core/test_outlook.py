@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -78,8 +79,10 @@ def fleet(
     return Fleet(now, clusters, {n.name: n for n in seats}, {JOB: job}, (attempt,), held)
 
 
-def look_at(*beliefs: CohortBelief, policy: Policy | None = None, **rest: int) -> Look:
-    return Look(fleet(*beliefs, **rest), policy or Policy())
+def look_at(
+    *beliefs: CohortBelief, policy: Policy | None = None, nodes: int = 100, standbys: int = 0
+) -> Look:
+    return Look(fleet(*beliefs, nodes=nodes, standbys=standbys), policy or Policy())
 
 
 CALM = cohort(history(3, 40))
@@ -129,7 +132,7 @@ def test_measured_stalls_count_and_nonsense_does_not() -> None:
     told = {"stall_seconds": 9.0, "lag_seconds": 70}
     bad = {"stall_seconds": float("nan"), "lag_seconds": "soon"}
 
-    def with_note(data: dict[str, object]) -> Look:
+    def with_note(data: Mapping[str, object]) -> Look:
         note = Note(1, 0.0, "commit", "c", data)
         agents = (AgentBelief(JOB, 1, notes=(note,)),)
         begun = fleet(CALM)
