@@ -65,7 +65,8 @@ def reached(second: float, boot: str, name: str = "n1") -> NodeReached:
 def held(*seen: Observation, until: float) -> Beliefs:
     """Return the beliefs after these facts and quiet listings each half hour until a moment."""
     offs = [one.at for one in seen if isinstance(one, InventorySeen)]
-    quiet = [listing(s) for s in range(0, int(until) + 1, 1800) if after(s) not in offs]
+    every = 1800 if until < 100_000 else 86_400
+    quiet = [listing(s) for s in range(0, int(until) + 1, every) if after(s) not in offs]
     return assess(Beliefs(), [*seen, *quiet], after(until))
 
 
