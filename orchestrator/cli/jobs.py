@@ -108,11 +108,12 @@ def list_jobs(session: Session, output: str, *, all_: bool) -> None:
 @click.pass_obj
 def show(session: Session, name: str, output: str) -> None:
     """Show one job: where it stands and what was asked for."""
-    from orchestrator.cli.views import job_row
+    from orchestrator.cli.views import job_row, job_starts
     from orchestrator.core.submission import plain as plain_spec
 
     found = find_job(session.ledger, name)
-    row = job_row(found, session.fleet(), session.ledger.attempts(name))
+    fleet, attempts = session.fleet(), session.ledger.attempts(name)
+    row = {**job_row(found, fleet, attempts), "starts": job_starts(found, fleet, attempts)}
     spec: dict[str, Any] = plain_spec(found.spec)
     launch = {**spec.pop("launch")}
     launch["env"] = sorted(launch.get("env", {}))  # names only: values may be private

@@ -212,6 +212,13 @@ def job_row(job: Job, fleet: Fleet, attempts: Iterable[Attempt]) -> Row:
     }
 
 
+def job_starts(job: Job, fleet: Fleet, attempts: Iterable[Attempt]) -> list[str]:
+    """Return how ranks start on each node: forked from a warm parent, or cold, and why."""
+    attempt = attempt_of(job, attempts)
+    reports = reports_of(attempt, fleet) if attempt else []
+    return [f"{one.node}: {one.warmth}" for one in reports if one.warmth]
+
+
 def _open(attempt: Attempt) -> bool:
     return attempt.state is not AttemptState.CLOSED
 

@@ -33,6 +33,9 @@ from orchestrator.core.nodes import ClusterName
 
 STOP_AFTER = timedelta(minutes=15)  #: default of `when_alone` for scripts that write files
 
+#: Name of a Python module.
+Module = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$")]
+
 #: Set for each rank by the agent; a job that sets them would break its own gang.
 OURS = re.compile(
     r"HOLDFAST_.*|TORCHELASTIC_.*|RANK|LOCAL_RANK|WORLD_SIZE|LOCAL_WORLD_SIZE|GROUP_RANK|NNODES|"
@@ -55,6 +58,9 @@ class Launch(TypedDict):
     progress: dict[str, str]  #: {"kind": heartbeat|stdout|file|none, "pattern": ...}
     limits: dict[str, float]  #: phase -> declared hang limit, seconds; only those given
     hang_floor: NotRequired[float]  #: seconds
+    preload: NotRequired[list[str]]  #: modules of the warm parent
+    survivors: NotRequired[str]  #: "keep" or "restart"
+    memory_max: NotRequired[int]  #: bytes of snapshots per node
 
 
 class Span(Strict):
@@ -262,6 +268,19 @@ class JobFile(Strict):
     )
     priority: int = Field(default=0, ge=-1000, le=1000, description="higher goes first")
     limits: Limits = Field(default=Limits(), description="declared hang limits")
+    preload: Annotated[tuple[Module, ...], BeforeValidator(a_list)] | None = Field(
+        default=None,
+        description="modules that a warm parent imports once on each node, to fork ranks from; "
+        "[]: every rank starts cold; default: torch, where the command is python",
+    )
+    survivors: Literal["keep", "restart"] = Field(
+        default="keep",
+        description="keep: a healthy rank that uses `training`'s steady loop goes on in the next "
+        "generation; restart: every rank is ended and started again",
+    )
+    memory_max_gb: float | None = Field(
+        default=None, ge=0, description="memory for snapshots per node; default: a quarter of it"
+    )
 
     @model_validator(mode="after")
     def _one_meaning(self) -> Self:
@@ -327,11 +346,24 @@ class JobFile(Strict):
         )
         if "floor" in limits:
             launch["hang_floor"] = limits["floor"]
+        if self._preload:
+            launch["preload"] = list(self._preload)
+        if self.survivors != "keep":
+            launch["survivors"] = self.survivors
+        if self.memory_max_gb is not None:
+            launch["memory_max"] = int(self.memory_max_gb * 1e9)
         if self.secrets:
             launch["secrets"] = {
                 name: one.model_dump(exclude_none=True) for name, one in self.secrets.items()
             }
         return launch
+
+    @property
+    def _preload(self) -> tuple[str, ...]:
+        if self.preload is not None:
+            return self.preload
+        forks = self.launch == "ranks" and Path(self.command[0]).name.startswith("python")
+        return ("torch",) if forks else ()
 
     def _progress(self) -> dict[str, str]:
         match self.progress:

@@ -28,13 +28,13 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import HoldfastError, PermanentError, TransientError
-from orchestrator.runtime import checkups, chores, grants, processes, reports, words
+from orchestrator.runtime import checkups, chores, grants, ladder, processes, reports, words
 from orchestrator.runtime import spec as specs
 from orchestrator.runtime import turns as t
 from orchestrator.runtime.chores import Bench
 from orchestrator.runtime.grants import BadGrantError, Grant
 from orchestrator.runtime.kernel import boottime
-from orchestrator.runtime.lineage import Because, Cause, Generation, Member
+from orchestrator.runtime.lineage import Because, Cause, Generation, Lineage, Member
 from orchestrator.runtime.listener import Listener
 from orchestrator.runtime.membership import Membership
 from orchestrator.runtime.notebook import Notebook
@@ -149,6 +149,7 @@ class Agent:
         """Live until the controller says stop, or the guard dies."""
         if self._tether is not None:
             self._selector.register(self._tether, selectors.EVENT_READ, self._feel_tether)
+        self._ranks.prepare()
         self._remember()
         while not self._exit:
             self._wait()
@@ -246,11 +247,16 @@ class Agent:
                 self._bind_store()
             case t.StartRanks(generation=generation):
                 self._start_ranks(generation)
-            case t.EndRanks(why=why):
+            case t.EndRanks(why=why, keep=keep):
                 self._watch_ranks()  # or an earlier failure here would be taken for the ending's
-                self._ranks.end(time.monotonic(), why)
+                self._ranks.end(time.monotonic(), why, keep=keep and self._fenced_in)
             case t.Tell(kind=kind, text=text, data=data):
                 self._notes.write(kind, text, data)
+
+    @property
+    def _fenced_in(self) -> bool:
+        """Whether the register voids whatever a survivor might still write."""
+        return self._spec.checkpoints is not None and self._register is not None
 
     def _accept(self, grant: Grant) -> None:
         """Persist a grant before anything acts on it; raises `OSError` if the disk refuses."""
@@ -313,6 +319,7 @@ class Agent:
             agent_store=generation.held,
             resume=generation.resume,
             restarts=generation.number - 1,
+            memory_floor=ladder.memory_floor(self._machine.lineage or Lineage(), generation),
         )
         try:
             self._ranks.start(plan)
@@ -333,6 +340,8 @@ class Agent:
             self._tell_once("finished", t.RanksFinished())
         if self._machine.phase is Phase.ENDING and ranks.gone:
             self._inbox.append(t.RanksGone())
+        if ranks.kept and not self._machine.may_go_on:
+            ranks.dismiss(time.monotonic(), "no generation will want them")
         if ranks.fenced:
             self._look_for_fence()
         self._watch_heartbeats()
@@ -472,6 +481,7 @@ class Agent:
             notes=self._notes.unconfirmed(),
             findings=self._checkups.findings,
             limits=self._ranks.limits(),
+            warmth=self._ranks.warmth,
             failure={} if failure is None else {**asdict(failure), "cause": failure.cause.value},
         )
 

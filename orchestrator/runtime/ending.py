@@ -11,16 +11,30 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Protocol
 
 from orchestrator.runtime import cgroup, processes
 from orchestrator.runtime.processes import Sweep, Target
 from orchestrator.runtime.stacks import Dump
 
 SWEEP_SLICE = 0.03  #: seconds that one step may spend sweeping
+
+
+class Child(Protocol):
+    """A process to be waited for: a `subprocess.Popen`, or what the warm parent forked."""
+
+    @property
+    def pid(self) -> int:
+        """Its number."""
+
+    def poll(self) -> int | None:
+        """Return its exit code, None while it runs."""
+
+    def send_signal(self, sig: int, /) -> None:
+        """Signal it, if it runs."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +50,7 @@ class Ending:
 
     def __init__(
         self,
-        children: Sequence[subprocess.Popen[bytes]],
+        children: Sequence[Child],
         target: Target,
         manner: Manner,
         dumps: Sequence[Dump] = (),
@@ -67,7 +81,7 @@ class Ending:
         """Name what the last look found, for a message."""
         return processes.describe(self._sweep.left)
 
-    def _running(self) -> list[subprocess.Popen[bytes]]:
+    def _running(self) -> list[Child]:
         return [child for child in self._children if child.poll() is None]
 
     def _ask(self) -> None:

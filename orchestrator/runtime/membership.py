@@ -116,6 +116,16 @@ class Membership:
         return tuple(seat.node for seat in seats if seat in lost)
 
     @property
+    def may_go_on(self) -> bool:
+        """Whether this node may be in a next generation, so that survivors are worth keeping."""
+        grant, latest = self.grant, self.latest
+        if self._foreign or self._stopping or self._alone or self._failed or self._done:
+            return False
+        if grant is None or self.me not in grant.seats:
+            return False
+        return latest is None or self.me in latest.members
+
+    @property
     def stage(self) -> Stage:
         """Where this agent stands, for the controller."""
         final = self._final_stage()
@@ -388,10 +398,20 @@ class Membership:
             if reason is not None and not self._is_over(current):
                 self._left.add(current.mark)
                 self.phase = Phase.ENDING
-                self._wishes.append(t.EndRanks(reason))
+                self._wishes.append(t.EndRanks(reason, keep=self._may_keep(current)))
         elif self.phase is Phase.CLEAR and latest is not None and reason is None:
             self.phase, self.current = Phase.RUNNING, latest
             self._wishes.append(t.StartRanks(latest))
+
+    def _may_keep(self, current: Generation) -> bool:
+        """Say whether healthy ranks may live on: not after a hang, nor when nothing may follow."""
+        trouble = self._trouble
+        if not self.may_go_on:
+            return False
+        if trouble is None:
+            return True
+        poison = trouble.because.repeats(current.because)
+        return trouble.because.cause not in (Cause.HANG, Cause.VERIFICATION) and not poison
 
     def _is_over(self, current: Generation) -> bool:
         """Say whether nothing is left to be ended: all ranks of all members finished."""

@@ -50,13 +50,15 @@ class Target:
 
     `marker` must be in the environment, with these values; `present` must be there with any value.
     `below` names processes whose descendants are meant as well (not they themselves). Nothing in
-    `spare` is ever touched, nor found; what is below a spared process only if it is marked.
+    `spare` is ever touched, nor found; what is below a spared process only if it is marked. What is
+    in `shelter` is not touched either, nor anything below it.
     """
 
     marker: Mapping[str, str]
     present: frozenset[str] = frozenset()
     below: frozenset[int] = frozenset()
     spare: frozenset[int] = field(default_factory=frozenset)
+    shelter: frozenset[int] = field(default_factory=frozenset)
 
 
 def read(pid: int) -> Process | None:
@@ -106,11 +108,11 @@ def alive(pid: int, marker: Mapping[str, str]) -> bool:
 
 def find(target: Target) -> tuple[Process, ...]:
     """Return the living processes that `target` means, and all their descendants."""
-    spare = target.spare | {os.getpid()}
     processes = {process.pid: process for process in every()}
     children: dict[int, list[int]] = {}
     for process in processes.values():
         children.setdefault(process.parent, []).append(process.pid)
+    spare = target.spare | {os.getpid()} | _below(target.shelter, children)
     todo = [
         pid for pid in processes if pid not in spare and carries(pid, target.marker, target.present)
     ]
@@ -124,6 +126,18 @@ def find(target: Target) -> tuple[Process, ...]:
         found[pid] = processes[pid]
         todo.extend(children.get(pid, ()))
     return tuple(found.values())
+
+
+def _below(roots: frozenset[int], children: Mapping[int, list[int]]) -> frozenset[int]:
+    """Return these processes and everything below them."""
+    found: set[int] = set()
+    todo = list(roots)
+    while todo:
+        pid = todo.pop()
+        if pid not in found:
+            found.add(pid)
+            todo.extend(children.get(pid, ()))
+    return frozenset(found)
 
 
 def descendants(pid: int) -> tuple[Process, ...]:

@@ -137,6 +137,10 @@ class Watch:
             return max(10 * p99, self._policy.floor), True
         return self._policy.declared.get(phase, self._policy.declared["first"]), False
 
+    def pace(self) -> float:
+        """Return the 99th percentile of the steps in seconds; 0 while it is not known."""
+        return self._samples.p99(STEP) or 0.0
+
     def limits(self) -> dict[str, float]:
         """Return the present limit of every phase that is known."""
         phases = {*self._policy.declared, *self._samples.seconds, STEP}

@@ -34,6 +34,7 @@ class RankPlan:
     agent_store: bool  #: a store process holds the port
     resume: int | None  #: seq of the commit to load
     restarts: int  #: TORCHELASTIC_RESTART_COUNT
+    memory_floor: int = 0  #: number of the oldest generation whose states in memory count
 
     def rank(self, local_rank: int) -> int:
         """Return the global rank of one of this node's ranks."""
@@ -70,6 +71,7 @@ def environment(
         "HOLDFAST_GENERATION": str(plan.generation),
         "HOLDFAST_GENERATION_SEQ": str(plan.generation_seq),
         "HOLDFAST_RESUME": "" if plan.resume is None else str(plan.resume),
+        "HOLDFAST_MEMORY_FLOOR": str(plan.memory_floor),
         "HOLDFAST_CHECKPOINTS": spec.checkpoints or "",
         "HOLDFAST_REGISTER": spec.register or "",
         "HOLDFAST_HEARTBEAT": str(place.heartbeats),

@@ -6,11 +6,15 @@ Standard library only, Python 3.10.
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Union
 
-from orchestrator.runtime import exits, rankplan
+from orchestrator.runtime import exits, packets, rankplan
 from orchestrator.runtime.ending import is_stopped
 from orchestrator.runtime.kernel import allow_tracing, die_with
 from orchestrator.runtime.mailbox import Beat
@@ -20,8 +24,11 @@ from orchestrator.runtime.rankplan import RankPlan
 from orchestrator.runtime.reports import RankReport, RankState
 from orchestrator.runtime.signs import OutputSteps
 from orchestrator.runtime.spec import AgentSpec
+from orchestrator.runtime.warm import WarmChild, WarmParent
 
 STOPPED_FOR = 0.4  #: seconds between the two looks that call a rank stopped
+
+Child = Union["subprocess.Popen[bytes]", WarmChild]
 
 
 @dataclass
@@ -30,37 +37,95 @@ class RankProcess:
 
     rank: int
     local_rank: int
-    child: subprocess.Popen[bytes]
+    child: Child
     log: Path
     output: OutputSteps | None  #: set where progress is read from the output
     opaque: bool  #: `launch: command`: its descendants are the ranks
+    line: socket.socket | None = None  #: to the rank; None to an opaque command
+    survives: bool = False  #: it said that it can leave a generation and join the next
+    parked: bool = False  #: it left its generation, and waits for the next
     beat: Beat | None = None
     beat_at: float | None = None  #: epoch seconds
     stopped_since: float | None = None  #: on the clock of the looks
     mourned: bool = False  #: its end was seen
 
     @classmethod
-    def spawn(cls, spec: AgentSpec, place: Place, plan: RankPlan, local_rank: int) -> RankProcess:
+    def spawn(
+        cls, spec: AgentSpec, place: Place, plan: RankPlan, local_rank: int, warm: WarmParent
+    ) -> RankProcess:
         """Start one; raises `OSError` if the command or the working directory is not there.
 
-        In a session of its own, so that a terminal's signals do not reach it. The kernel kills it
-        with the thread that calls this.
+        Forked by the warm parent if there is one, else from nothing. In a session of its own, so
+        that a terminal's signals do not reach it. The kernel kills it with the thread that calls
+        this, or with the warm parent.
         """
         opaque = spec.launch == "command"
         rank = plan.group_rank if opaque else plan.rank(local_rank)
         env = rankplan.environment(spec, place, plan, os.environ)
+        log = place.log(plan.generation, rank)
+        ours: socket.socket | None = None
+        theirs: socket.socket | None = None
         if not opaque:
             env.update(rankplan.seat(plan, local_rank))
-        log = place.log(plan.generation, rank)
-        child = _popen(rankplan.argv(spec), spec.workdir, env, log)
+            ours, theirs = packets.pair()
+            ours.setblocking(False)
+        try:
+            child: Child | None = None
+            if theirs is not None:
+                child = warm.fork(env, str(log), theirs.fileno())
+            if child is None:
+                child = _popen(rankplan.argv(spec), spec.workdir, env, log, theirs)
+        except OSError:
+            if ours is not None:
+                ours.close()
+            raise
+        finally:
+            if theirs is not None:
+                theirs.close()
         reads = spec.progress["kind"] == "stdout"
         output = OutputSteps(spec.progress["pattern"], log) if reads else None
-        return cls(rank, local_rank, child, log, output, opaque)
+        return cls(rank, local_rank, child, log, output, opaque, ours)
 
     @property
     def ended(self) -> bool:
         """Say whether it was reaped."""
         return self.child.returncode is not None
+
+    # the line
+
+    def say(self, body: Mapping[str, Any], descriptors: tuple[int, ...] = ()) -> bool:
+        """Tell the rank something; False if it cannot be told."""
+        if self.line is None:
+            return False
+        try:
+            packets.send(self.line, body, descriptors)
+        except OSError:  # it is gone, or never reads
+            return False
+        return True
+
+    def heard(self) -> list[dict[str, Any]]:
+        """Return what the rank said on its line since the last call."""
+        said: list[dict[str, Any]] = []
+        while self.line is not None and len(said) < 64:
+            try:
+                body, descriptors = packets.receive(self.line)
+            except BlockingIOError:
+                break
+            packets.close(descriptors)
+            if body is None:
+                self.hang_up()
+            else:
+                said.append(body)
+        return said
+
+    def hang_up(self) -> None:
+        """Close the line."""
+        if self.line is not None:
+            with suppress(OSError):
+                self.line.close()
+            self.line = None
+
+    # what it is like
 
     def is_stopped_at(self, now: float) -> bool:
         """Say whether two looks, far enough from each other, saw it stopped."""
@@ -82,7 +147,7 @@ class RankProcess:
         A failed verification, then signals, then whoever wrote its last words first: a rank that
         is killed takes its peers along by broken connections, within milliseconds.
         """
-        code = self.child.returncode
+        code = self.child.returncode or 0
         order = 0 if code == exits.VERIFICATION else 1 if code < 0 else 2
         try:
             return order, self.log.stat().st_mtime
@@ -96,7 +161,7 @@ class RankProcess:
             rank=self.rank,
             local_rank=self.local_rank,
             pid=self.child.pid,
-            state=RankState.GONE if gone else self._state,
+            state=RankState.GONE if gone and not self.parked else self._state,
             phase="init" if beat is None else beat.phase,
             step=None if beat is None else beat.step,
             step_at=self.beat_at,
@@ -113,7 +178,7 @@ class RankProcess:
 
 
 def _popen(
-    argv: list[str], workdir: str, env: dict[str, str], log: Path
+    argv: list[str], workdir: str, env: dict[str, str], log: Path, line: socket.socket | None
 ) -> subprocess.Popen[bytes]:
     parent = os.getpid()
 
@@ -121,6 +186,10 @@ def _popen(
         die_with(parent)
         allow_tracing()
 
+    passed: tuple[int, ...] = ()
+    if line is not None:
+        passed = (line.fileno(),)
+        env = {**env, packets.VARIABLE: str(line.fileno())}
     with log.open("ab") as output:
         return subprocess.Popen(
             argv,
@@ -129,6 +198,7 @@ def _popen(
             stderr=output,
             cwd=workdir,
             env=env,
+            pass_fds=passed,
             start_new_session=True,
             preexec_fn=before_exec,
         )

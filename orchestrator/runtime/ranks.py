@@ -1,9 +1,13 @@
 """The ranks of one generation on one node: started, watched, ended and proven gone.
 
 The agent owns one `Ranks` for its whole life and calls `look` from its loop. Each rank is a child
-of the agent's main thread that dies with it (PR_SET_PDEATHSIG). `look` never blocks; it reaps,
-reads heartbeats, judges silence, and drives an ending that is under way. Nothing is decided here
-about the gang: `trouble` says what went wrong first on this node, and the agent tells the others.
+of the agent's main thread, or of its warm parent, and dies with it (PR_SET_PDEATHSIG). `look` never
+blocks; it reaps, reads heartbeats, judges silence, and drives an ending that is under way. Nothing
+is decided here about the gang: `trouble` says what went wrong first on this node, and the agent
+tells the others.
+
+A generation ends by proof: every process of it is gone, or is a *survivor* that said it has left
+(`parked`): it holds no process group any more, writes nothing, and waits for the next generation.
 
 Standard library only, Python 3.10.
 """
@@ -11,6 +15,7 @@ Standard library only, Python 3.10.
 from __future__ import annotations
 
 import os
+import select
 import sys
 import time
 from collections import deque
@@ -19,7 +24,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from orchestrator.errors import PermanentError
-from orchestrator.runtime import exits
+from orchestrator.runtime import exits, rankplan
 from orchestrator.runtime.ending import Ending, Manner
 from orchestrator.runtime.lineage import Because, Cause
 from orchestrator.runtime.mailbox import Beat, Event, Journal, Mailbox
@@ -31,7 +36,10 @@ from orchestrator.runtime.rankprocess import RankProcess
 from orchestrator.runtime.reports import RankReport
 from orchestrator.runtime.signs import FileSigns
 from orchestrator.runtime.spec import AgentSpec
+from orchestrator.runtime.stacks import Dump
+from orchestrator.runtime.survivors import Survivors
 from orchestrator.runtime.vigil import Suspicion, Vigil
+from orchestrator.runtime.warm import WarmParent, Warmth
 
 __all__ = ["Jot", "RankPlan", "Ranks"]
 
@@ -65,8 +73,12 @@ class Ranks:
         self._journal = Journal(place.progress)
         self._vigil = Vigil(spec, place.stacks)
         self._jots: deque[Jot] = deque(maxlen=JOTS_MAX)
+        self._warm = WarmParent(spec, place)
+        self._lines = select.epoll()  #: readable when the warm parent or a rank says something
         self._plan: RankPlan | None = None
+        self._next: RankPlan | None = None  #: starts as soon as what is in its way is gone
         self._ranks: list[RankProcess] = []
+        self._survivors = Survivors()
         self._files: FileSigns | None = None
         self._ending: Ending | None = None
         self._state_at = self._signs_at = float("-inf")
@@ -81,40 +93,95 @@ class Ranks:
 
     # starting
 
+    def prepare(self) -> None:
+        """Make a warm parent, if the job has one; returns at once. From the main thread only."""
+        before = self._warm.fileno()
+        self._warm.prepare()
+        number = self._warm.fileno()
+        if number is not None and number != before:
+            self._lines.register(number, select.EPOLLIN)
+
+    @property
+    def warmth(self) -> str:
+        """Say for people how ranks start here: "warm: torch", "cold: WHY", or ""."""
+        return self._warm.saying
+
     def start(self, plan: RankPlan) -> None:
         """Start every rank of `plan`. Call it from the main thread: ranks die with their thread.
 
-        A command that cannot be started is trouble, not an exception. Raises `PermanentError` if
-        ranks of an earlier generation are not proven gone.
+        Survivors of the last generation go on in the same process. While a warm parent prepares,
+        the start waits for it. A command that cannot be started is trouble, not an exception.
+        Raises `PermanentError` if ranks of an earlier generation are not proven gone.
         """
+        if self._survivors.dismissed and not self.gone:
+            self._next = plan
+            return
         if not self.gone:
             raise PermanentError("ranks of the last generation are not proven gone")
         self._mailbox.empty()
         self._vigil.begin(plan)
-        self._plan, self._ranks, self._ending = plan, [], None
+        self._plan, self._ending, self._next = plan, None, plan
+        self._ranks = self._survivors.left()
         self.trouble, self.ended_at, self.fenced = None, None, False
         self._state_at = self._signs_at = float("-inf")
         self._unverified = False
         if self._spec.progress["kind"] == "file":
             self._files = FileSigns(self._spec.progress["pattern"], self._spec.workdir)
+        self.prepare()
+        self._launch()
+
+    def _launch(self) -> None:
+        """Start what waits to be started, unless something is still in its way."""
+        plan = self._next
+        if plan is None or self._warm.warmth is Warmth.PREPARING:
+            return
+        if plan is not self._plan:
+            if self.gone:
+                self._survivors.forget()
+                self.start(plan)
+            return
+        self._next = None
+        kept = {one.local_rank: one for one in self._ranks if not one.ended}
+        self._ranks = []
         try:
             for local_rank in range(1 if self._opaque else plan.ranks_per_node):
-                spawned = RankProcess.spawn(self._spec, self._place, plan, local_rank)
-                self._ranks.append(spawned)
+                survivor = kept.get(local_rank)
+                if survivor is not None and self._rejoin(survivor, plan):
+                    self._ranks.append(survivor)
+                else:
+                    self._ranks.append(self._spawn(plan, local_rank))
         except OSError as error:
             self._blame(Cause.RANK_EXIT, None, f"cannot start: {exits.normalised(str(error))}")
+
+    def _spawn(self, plan: RankPlan, local_rank: int) -> RankProcess:
+        spawned = RankProcess.spawn(self._spec, self._place, plan, local_rank, self._warm)
+        if spawned.line is not None:
+            self._lines.register(spawned.line.fileno(), select.EPOLLIN)
+        if self._warm.warmth is Warmth.COLD:
+            data = {"rank": spawned.rank, "pid": spawned.child.pid}
+            self._jot("cold-start", f"rank {spawned.rank} starts {self.warmth}", data)
+        return spawned
+
+    def _rejoin(self, rank: RankProcess, plan: RankPlan) -> bool:
+        env = rankplan.environment(self._spec, self._place, plan, os.environ)
+        env.update(rankplan.seat(plan, rank.local_rank))
+        log = self._place.log(plan.generation, plan.rank(rank.local_rank))
+        return self._survivors.rejoin(rank, plan.rank(rank.local_rank), env, log)
 
     # looking
 
     def fds(self) -> list[int]:
         """Return descriptors that become readable when a look is worth while."""
-        return [self._mailbox.fileno()]
+        return [self._mailbox.fileno(), self._lines.fileno()]
 
     def look(self, now: float) -> tuple[RankReport, ...]:
         """Reap, listen, judge, and go on with an ending; return what each rank is like.
 
         `now` is in seconds of a clock that does not step back (`time.monotonic()`).
         """
+        self._warm.look()
+        self._hear()
+        self._launch()
         if self._plan is not None:
             if not self._vigil.look(now):
                 for rank in self._ranks:
@@ -126,11 +193,20 @@ class Ranks:
                 self._look_at_states(now)
                 self._judge(now)
             else:
-                self._ending.step(now)
+                self._go_on_ending(now)
             for suspicion in self._vigil.suspicions(now):
                 self._note_suspicion(suspicion)
         gone = self._ending is not None and self._ending.gone
         return tuple(rank.report(gone=gone) for rank in self._ranks)
+
+    def _hear(self) -> None:
+        """Take in what ranks say on their lines."""
+        for rank in self._ranks:
+            for body in rank.heard():
+                if body.get("say") == "survivor":
+                    rank.survives = True
+                elif body.get("say") == "parked" and self._plan is not None:
+                    rank.parked = body.get("generation") == self._plan.generation
 
     # heartbeats and other signs
 
@@ -191,7 +267,7 @@ class Ranks:
                 self._mourn(rank)
 
     def _mourn(self, rank: RankProcess) -> None:
-        code = rank.child.returncode
+        code = rank.child.returncode or 0
         fingerprint = exits.fingerprint(code, rank.log)
         data = {"rank": rank.rank, "exit_code": code, "pid": rank.child.pid}
         if code == exits.FENCED:
@@ -259,35 +335,72 @@ class Ranks:
     @property
     def finished(self) -> bool:
         """Say whether every rank ended with exit code 0."""
-        return bool(self._ranks) and all(rank.child.returncode == 0 for rank in self._ranks)
+        done = bool(self._ranks) and self._next is None
+        return done and all(rank.child.returncode == 0 for rank in self._ranks)
 
     @property
     def gone(self) -> bool:
-        """Say whether nothing of the last generation is left on this node."""
-        return self._plan is None or (self._ending is not None and self._ending.gone)
+        """Say whether nothing of the last generation runs on this node, but survivors that left."""
+        if self._plan is None:
+            return True
+        return self._ending is not None and self._ending.gone and self._survivors.all_left
 
-    def end(self, now: float, why: str) -> None:
+    @property
+    def kept(self) -> bool:
+        """Whether survivors wait here for a next generation."""
+        return self.gone and bool(self._survivors.left())
+
+    def end(self, now: float, why: str, *, keep: bool = False) -> None:
         """Begin to end the generation; `look` goes on with it. A second call changes nothing.
 
-        Stacks of a hang that are being taken are waited for, within their limit. `why` goes to the
-        agent's log.
+        With `keep`, ranks that can leave by themselves are asked to, and stay; those that do not in
+        time are ended like the others. Stacks of a hang that are being taken are waited for, within
+        their limit. `why` goes to the agent's log.
         """
+        self._next = None
         if self._plan is None or self._ending is not None:
             return
         hung = self.trouble is not None and self.trouble.cause is Cause.HANG
-        manner = Manner(grace=self._spec.stop_grace, groups=self._opaque)
-        children = [rank.child for rank in self._ranks]
-        dumps = self._vigil.dumps() if hung else []
-        self._ending = Ending(children, self._target(), manner, dumps)
-        self._ending.step(now)
+        self._survivors.forget()
+        if keep and not hung and self._spec.survivors == "keep":
+            limit = self._vigil.park_limit()
+            self._survivors.ask(self._ranks, self._plan.generation, now + limit)
+        self._begin_ending(self._vigil.dumps() if hung else [])
+        self._go_on_ending(now)
         print(f"ending generation {self._plan.generation}: {why}", file=sys.stderr, flush=True)
 
+    def dismiss(self, now: float, why: str) -> None:
+        """End the survivors too: no generation will want them."""
+        if self.kept:
+            self._survivors.dismiss()
+            self._begin_ending([])
+            self._go_on_ending(now)
+            print(f"ending survivors: {why}", file=sys.stderr, flush=True)
+
+    def _begin_ending(self, dumps: list[Dump]) -> None:
+        """End every rank that is not kept."""
+        manner = Manner(grace=self._spec.stop_grace, groups=self._opaque)
+        children = [rank.child for rank in self._ranks if rank not in self._survivors]
+        self._ending = Ending(children, self._target(), manner, dumps)
+
+    def _go_on_ending(self, now: float) -> None:
+        failed = self._survivors.look(now)
+        for rank in failed:
+            self._jot("not-kept", f"rank {rank.rank} did not leave in time", {"rank": rank.rank})
+        if failed:
+            self._begin_ending([])
+        if self._ending is not None:
+            self._ending.step(now)
+
     def _target(self) -> Target:
-        """Mean what carries HOLDFAST_GENERATION, and orphans that the guard has adopted."""
-        mine = os.getpid()
-        below = frozenset() if self._guard is None else frozenset({self._guard})
+        """Mean what carries HOLDFAST_GENERATION or was forked by the warm parent, and orphans.
+
+        The guard has adopted those.
+        """
+        parents = frozenset(filter(None, (self._guard, self._warm.pid)))
         marked = frozenset({"HOLDFAST_GENERATION"})
-        return Target(self._place.marker, marked, below, spare=frozenset({mine}) | below)
+        spare = frozenset({os.getpid()}) | parents
+        return Target(self._place.marker, marked, parents, spare, self._survivors.pids)
 
     # saying
 
@@ -320,6 +433,10 @@ class Ranks:
         return self._mailbox.ignored
 
     def close(self) -> None:
-        """Close the FIFO, and end stack dumps that are under way."""
+        """Close the FIFO and the lines, end stack dumps that are under way and the warm parent."""
+        for rank in self._ranks:
+            rank.hang_up()
+        self._warm.stop()
+        self._lines.close()
         self._vigil.close()
         self._mailbox.close()

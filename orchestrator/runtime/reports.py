@@ -71,8 +71,9 @@ class Note:
 
     `kind` is one of: agent-started, grant-accepted, grant-refused, generation-formed,
     generation-void, rank-exited, rank-stopped, suspected (a stall, with stacks in `data`), hang,
-    peer-lost, commit, commit-failed, verification-failed, resumed, finished, failed, stopped,
-    alone, foreign-fence.
+    peer-lost, cold-start (though a preload was named), not-kept (a survivor did not leave in time),
+    recovered (from which rung), commit, commit-failed, verification-failed, resumed, finished,
+    failed, stopped, alone, foreign-fence.
     """
 
     number: int  #: 1, 2, ... per agent process
@@ -109,6 +110,7 @@ class AgentReport:
     findings: tuple[Mapping[str, Any], ...] = ()  #: wire form of `healthchecks.findings`
     limits: Mapping[str, float] = field(default_factory=dict)  #: hang limit per phase, seconds
     failure: Mapping[str, Any] = field(default_factory=dict)  #: last `Because`, plain types
+    warmth: str = ""  #: how ranks start here: "warm: torch", "cold: WHY"; "" without preload
 
 
 def encode(report: AgentReport) -> dict[str, Any]:

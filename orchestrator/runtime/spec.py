@@ -28,6 +28,7 @@ LIMITS: Mapping[str, float] = {
 LAUNCHES = ("ranks", "command")
 PROGRESS = ("heartbeat", "stdout", "file", "none")
 ALONE = ("continue", "stop_after")
+SURVIVORS = ("keep", "restart")  #: what becomes of healthy ranks when a generation ends
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _KEY = re.compile(r"(?:[0-9a-f]{2}){16,}")
@@ -55,6 +56,9 @@ class AgentSpec:
     python: str | None = None  #: the job's interpreter; None for the agent's own
     env: Mapping[str, str] = field(default_factory=dict, repr=False)  #: may hold secrets
     progress: Mapping[str, str] = field(default_factory=lambda: {"kind": "heartbeat"})
+    preload: tuple[str, ...] = ()  #: modules of the warm parent; without any, ranks start cold
+    survivors: str = "keep"  #: one of SURVIVORS
+    memory_max: int | None = None  #: bytes of snapshots on this node; None: a quarter of it
     stop_grace: float = 10.0  #: seconds between SIGTERM and SIGKILL
     limits: Mapping[str, float] = field(default_factory=lambda: dict(LIMITS))
     hang_floor: float = 60.0  #: seconds; no learned hang limit is below it
@@ -89,6 +93,7 @@ def decode(body: Any) -> AgentSpec:
         if version != VERSION:
             raise BadSpecError(f"spec of version {version}; this agent reads {VERSION}")
         fields["command"] = _argv("command", fields["command"])
+        fields["preload"] = _argv("preload", fields.get("preload", ()))
         if fields.get("health") is not None:
             fields["health"] = _argv("health", fields["health"])
         fields["limits"] = {**LIMITS, **fields.get("limits", {})}
@@ -124,10 +129,20 @@ def _objection(spec: AgentSpec) -> str | None:
         return "key must be 16 bytes or more in hexadecimal"
     if not spec.command:
         return "command is empty"
-    for name, known in (("launch", LAUNCHES), ("when_alone", ALONE)):
+    for module in spec.preload:
+        if not all(part.isidentifier() for part in module.split(".")):
+            return f"preload {module!r} is no name of a module"
+    if spec.memory_max is not None and not (_is_whole(spec.memory_max) and spec.memory_max >= 0):
+        return f"memory_max must be a number of bytes, not {spec.memory_max!r}"
+    known_values = (("launch", LAUNCHES), ("when_alone", ALONE), ("survivors", SURVIVORS))
+    for name, known in known_values:
         if getattr(spec, name) not in known:
             return f"{name} is {getattr(spec, name)!r}, not one of {', '.join(known)}"
     return _object_to_progress(spec.progress) or _object_to_numbers(spec)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _object_to_progress(progress: Mapping[str, str]) -> str | None:

@@ -222,9 +222,14 @@ class StartRanks:
 
 @dataclass(frozen=True)
 class EndRanks:
-    """End them; answer with `RanksGone` when it is proven."""
+    """End them; answer with `RanksGone` when it is proven.
+
+    With `keep`, a rank that can leave the generation by itself may stay as a survivor: it counts as
+    gone once it has left, and must be ended when `Membership.may_go_on` turns false.
+    """
 
     why: str
+    keep: bool = False
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,8 @@ from orchestrator.runtime.stacks import Dump
 
 SUSPECT_EVERY = 30.0  #: seconds between two suspicions of one rank
 UNSEEN_MAX = 2.0  #: seconds without a look after which that time proves nothing about ranks
+PARK_MIN, PARK_MAX = 2.0, 60.0  #: seconds that a rank has to leave its generation
+PARK_STEPS = 3.0  #: the same, in 99th percentiles of the rank's own steps
 SPEAKERS_MAX = 64  #: ranks that may speak through one opaque command
 
 
@@ -174,6 +176,11 @@ class Vigil:
     def dumps(self) -> list[Dump]:
         """Return the dumps under way, for an ending that waits for them."""
         return [look.dump for look in self._looks]
+
+    def park_limit(self) -> float:
+        """Return how many seconds a rank has to leave its generation: it may be within a step."""
+        paces = [watch.pace() for watch in self._watches.values()]
+        return min(max([PARK_MIN, *(PARK_STEPS * pace for pace in paces)]), PARK_MAX)
 
     def limits(self) -> dict[str, float]:
         """Return the hang limit in seconds of each phase, the longest of the ranks'."""

@@ -39,7 +39,19 @@ def test_a_small_job_file_gets_careful_defaults(load: Load, tmp_path: Path) -> N
         "env": {},
         "progress": {"kind": "none", "pattern": ""},
         "limits": {},
+        "preload": ["torch"],
     }
+
+
+def test_a_job_names_what_its_ranks_are_forked_with(load: Load) -> None:
+    job = "{name: a, command: [python, t.py], preload: [numpy, a.b], survivors: restart, %s}"
+    launch = load(job % "memory_max_gb: 2").to_spec().launch
+    assert (launch["preload"], launch["survivors"]) == (["numpy", "a.b"], "restart")
+    assert launch["memory_max"] == 2_000_000_000
+    assert "preload" not in load("{name: a, command: [python, t.py], preload: []}").to_spec().launch
+    assert "preload" not in load("{name: a, command: [bash, t.sh]}").to_spec().launch
+    with pytest.raises(UserError, match="preload"):
+        load("{name: a, command: x, preload: ['os; x']}")
 
 
 def test_a_job_with_a_vault_is_fenced_there_and_goes_on_alone(load: Load, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -167,3 +168,36 @@ def test_a_command_that_cannot_start_spends_its_budget(tmp_path: Path) -> None:
         gang.give(gang.grant(1, "a", budget={"rank-exit": 1}), to="a")
         report = gang.wait_stage("a", Stage.FAILED)
         assert "cannot start" in report.failure["fingerprint"]
+
+
+FORKER = """
+import os, sys, time
+from pathlib import Path
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        time.sleep(300)  # no parent, no session, no exec: only the guard knows it
+    os._exit(0)
+exec((Path(sys.argv[1]) / "job.py").read_text())
+"""
+
+
+def test_forked_ranks_leave_nothing_behind(tmp_path: Path) -> None:
+    bare = getattr(sys, "_base_executable", sys.executable)
+    (tmp_path / "forker.py").write_text(FORKER)
+    command = ("python", str(tmp_path / "forker.py"), str(tmp_path / "work"))
+    with cluster(tmp_path, command=command, python=bare, preload=("json",)) as gang:
+        gang.start("a", "b")
+        gang.give(gang.grant(1, "ab"), to="ab")
+        ranks = gang.wait_running("ab", 1)
+        assert gang.report("a").warmth == "warm: json"
+        place = Place(gang.home("b"), "j.1")
+        before = {process.pid for process in marked(place)}
+
+        assert ranks[1].pid is not None
+        os.kill(ranks[1].pid, signal.SIGKILL)
+        gang.wait_running("ab", 2)
+
+        after = {process.pid for process in marked(place)}
+        assert len(after) == len(before)  # guard, agent, warm parent, a rank and its stray
+        assert len(before - after) == 2
