@@ -201,10 +201,17 @@ def ranks_of(home: Path, job: str) -> list[Rank]:
         agent = read_json(folder / "agent.json")
         if agent is not None and folder.name.rpartition(".")[0] == job:  # names may hold dots
             marker = Place(home, folder.name).marker
+            below = processes.descendants(int(agent["pid"]))
+            parents = {agent["pid"]} | {  # ranks are its children, or its warm parent's
+                child.pid
+                for child in below
+                if child.parent == agent["pid"]
+                and processes.carries(child.pid, marker, ["HOLDFAST_ROOM"])
+            }
             found += [
                 Rank(home.name, home, folder.name, int(env["RANK"]), child.pid)
-                for child in processes.descendants(int(agent["pid"]))
-                if child.parent == agent["pid"]
+                for child in below
+                if child.parent in parents
                 and processes.carries(child.pid, marker, ["RANK"])
                 and (env := processes.environment(child.pid))
             ]

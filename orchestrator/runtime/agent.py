@@ -307,6 +307,8 @@ class Agent:
         host, _, port = generation.store.rpartition(":")
         members = generation.members
         per_node = self._spec.ranks_per_node
+        lineage = self._machine.lineage or Lineage()
+        commit = lineage.commit(generation.resume)
         plan = RankPlan(
             generation=generation.number,
             generation_seq=generation.seq,
@@ -319,7 +321,8 @@ class Agent:
             agent_store=generation.held,
             resume=generation.resume,
             restarts=generation.number - 1,
-            memory_floor=ladder.memory_floor(self._machine.lineage or Lineage(), generation),
+            memory_floor=ladder.memory_floor(lineage, generation),
+            resume_step=None if commit is None else commit.step,
         )
         try:
             self._ranks.start(plan)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 VERIFICATION = 92  #: exit code: the checkpoint named by HOLDFAST_RESUME did not verify
 FENCED = 93  #: exit code: another attempt or generation rules; not a failure of the job
+MEMORY = 94  #: exit code: a state in memory was not what its head attests; the vault's is next
 TAIL = 8_192  #: bytes of a log that are searched for its last line
 TEXT_MAX = 200
 

@@ -26,7 +26,7 @@ class Heart:
     ) -> None:
         """`path` is the agent's FIFO; None sends nothing."""
         self._path = path
-        self._rank = rank
+        self.rank = rank
         self._clock = clock
         self._lock = threading.Lock()
         self._descriptor: int | None = None
@@ -71,7 +71,7 @@ class Heart:
     def _send(self, body: dict[str, Any]) -> None:
         if self._path is None:
             return
-        facts = {"rank": self._rank, "pid": os.getpid(), "at": self._clock(), **body}
+        facts = {"rank": self.rank, "pid": os.getpid(), "at": self._clock(), **body}
         line = json.dumps(facts).encode() + b"\n"
         while len(line) >= LINE_BYTES_MAX and facts.get("text"):
             facts["text"] = facts["text"][: len(facts["text"]) * 3 // 4]

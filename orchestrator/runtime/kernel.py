@@ -1,4 +1,4 @@
-"""The four prctl(2) calls that keep a process tree together, and the clock that sleeps with nobody.
+"""The prctl(2) calls that keep a process tree together, and the clock that sleeps with nobody.
 
 They go through ctypes, loaded once at import: nothing may be imported between fork and exec.
 Linux only, standard library only, Python 3.10.
@@ -10,6 +10,8 @@ import ctypes
 import os
 import signal
 import time
+from collections.abc import Mapping
+from pathlib import Path
 
 _PDEATHSIG, _CHILD_SUBREAPER, _PTRACER = 1, 36, 0x59616D61
 _ANY = ctypes.c_ulong(-1)
@@ -40,6 +42,24 @@ def allow_tracing() -> None:
     Yama keeps this per task, across exec. Kernels without Yama refuse it, and need it not.
     """
     _libc.prctl(_PTRACER, _ANY, 0, 0, 0)
+
+
+def show_environment(env: Mapping[str, str]) -> bool:
+    """Let /proc/PID/environ of this process say `env`; False if there is no room for it.
+
+    The kernel shows the memory that exec filled, and a forked child that of its parent: whoever
+    looks for ranks would not find them. The C library must not point there any more: call it
+    after every variable was set anew. What does not fit is left out as a whole.
+    """
+    stat = Path("/proc/self/stat").read_text()
+    fields = stat[stat.rindex(")") + 2 :].split()
+    start, end = int(fields[47]), int(fields[48])  # env_start, env_end of proc(5)
+    data = b"".join(os.fsencode(f"{name}={value}") + b"\0" for name, value in env.items())
+    if not start or len(data) > end - start:
+        return False
+    ctypes.memset(start, 0, end - start)
+    ctypes.memmove(start, data, len(data))
+    return True
 
 
 def boottime() -> float:

@@ -37,6 +37,7 @@ class Offer:
     node: str
     live: Image | None = None  #: in its model, at a step boundary
     memory: tuple[Image, ...] = ()  #: in its node's memory
+    exposes: bool = False  #: it could put its live state there
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,9 @@ from typing import Any, Union
 LINE_MAX = 512  #: bytes of one heartbeat
 READ_MAX = 262_144  #: bytes taken in one look; the rest waits for the next
 JOURNAL_MAX = 4_000_000  #: bytes of progress.jsonl before it is turned over; one older is kept
-EVENTS = frozenset({"resumed", "commit", "commit-failed", "verification-failed", "fenced"})
+EVENTS = frozenset(
+    {"resumed", "commit", "commit-failed", "verification-failed", "fenced", "recovered"}
+)
 
 
 @dataclass(frozen=True)

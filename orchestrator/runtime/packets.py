@@ -19,7 +19,7 @@ from typing import Any
 
 VARIABLE = "HOLDFAST_CONTROL_FD"  #: number of a rank's end of its line to the agent
 PACKET_MAX = 131_072  #: bytes of one message
-DESCRIPTORS_MAX = 8
+DESCRIPTORS_MAX = 64
 
 
 def pair() -> tuple[socket.socket, socket.socket]:

@@ -35,6 +35,7 @@ class RankPlan:
     resume: int | None  #: seq of the commit to load
     restarts: int  #: TORCHELASTIC_RESTART_COUNT
     memory_floor: int = 0  #: number of the oldest generation whose states in memory count
+    resume_step: int | None = None  #: step of the commit to load
 
     def rank(self, local_rank: int) -> int:
         """Return the global rank of one of this node's ranks."""
@@ -71,6 +72,7 @@ def environment(
         "HOLDFAST_GENERATION": str(plan.generation),
         "HOLDFAST_GENERATION_SEQ": str(plan.generation_seq),
         "HOLDFAST_RESUME": "" if plan.resume is None else str(plan.resume),
+        "HOLDFAST_RESUME_STEP": "" if plan.resume_step is None else str(plan.resume_step),
         "HOLDFAST_MEMORY_FLOOR": str(plan.memory_floor),
         "HOLDFAST_CHECKPOINTS": spec.checkpoints or "",
         "HOLDFAST_REGISTER": spec.register or "",

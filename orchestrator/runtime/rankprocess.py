@@ -148,7 +148,7 @@ class RankProcess:
         is killed takes its peers along by broken connections, within milliseconds.
         """
         code = self.child.returncode or 0
-        order = 0 if code == exits.VERIFICATION else 1 if code < 0 else 2
+        order = 0 if code in (exits.VERIFICATION, exits.MEMORY) else 1 if code < 0 else 2
         try:
             return order, self.log.stat().st_mtime
         except OSError:

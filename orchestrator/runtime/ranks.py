@@ -28,6 +28,7 @@ from orchestrator.runtime import exits, rankplan
 from orchestrator.runtime.ending import Ending, Manner
 from orchestrator.runtime.lineage import Because, Cause
 from orchestrator.runtime.mailbox import Beat, Event, Journal, Mailbox
+from orchestrator.runtime.memorykeeper import MemoryKeeper
 from orchestrator.runtime.place import Place
 from orchestrator.runtime.processes import Target
 from orchestrator.runtime.progress import Stall
@@ -79,6 +80,7 @@ class Ranks:
         self._next: RankPlan | None = None  #: starts as soon as what is in its way is gone
         self._ranks: list[RankProcess] = []
         self._survivors = Survivors()
+        self._memory = MemoryKeeper(spec.memory_max)
         self._files: FileSigns | None = None
         self._ending: Ending | None = None
         self._state_at = self._signs_at = float("-inf")
@@ -203,6 +205,8 @@ class Ranks:
         """Take in what ranks say on their lines."""
         for rank in self._ranks:
             for body in rank.heard():
+                if self._memory.answer(rank, body):
+                    continue
                 if body.get("say") == "survivor":
                     rank.survives = True
                 elif body.get("say") == "parked" and self._plan is not None:
@@ -275,7 +279,7 @@ class Ranks:
             self._jot("foreign-fence", f"rank {rank.rank} found itself fenced", data)
             return
         self._jot("rank-exited", f"rank {rank.rank} ended: {fingerprint}", data)
-        unverified = code == exits.VERIFICATION or self._unverified
+        unverified = code in (exits.VERIFICATION, exits.MEMORY) or self._unverified
         self._blame(Cause.VERIFICATION if unverified else Cause.RANK_EXIT, rank, fingerprint)
 
     def _look_at_states(self, now: float) -> None:
@@ -319,6 +323,7 @@ class Ranks:
         if self.trouble is not None:
             return
         beat = None if rank is None else rank.beat
+        from_memory = rank is not None and rank.child.returncode == exits.MEMORY
         resume = None if self._plan is None else self._plan.resume
         self.ended_at = time.time()
         self.trouble = Because(
@@ -327,7 +332,7 @@ class Ranks:
             fingerprint=fingerprint,
             node=self._spec.node,
             rank=None if rank is None else rank.rank,
-            commit=resume if cause is Cause.VERIFICATION else None,
+            commit=resume if cause is Cause.VERIFICATION and not from_memory else None,
         )
 
     # ending
@@ -437,6 +442,7 @@ class Ranks:
         for rank in self._ranks:
             rank.hang_up()
         self._warm.stop()
+        self._memory.close()
         self._lines.close()
         self._vigil.close()
         self._mailbox.close()

@@ -26,11 +26,16 @@ class Saver:
         self._heart = heart
         self._thread: threading.Thread | None = None
         self.fenced: FencedError | None = None  #: this writer stops for good
+        self._retired = False
 
     @property
     def busy(self) -> bool:
         """True while a save is in flight."""
         return self._thread is not None and self._thread.is_alive()
+
+    def retire(self) -> None:
+        """Say nothing any more: the generation is over, and what is in flight will be void."""
+        self._retired = True
 
     def start(self, step: int, write: Callable[[], None]) -> None:
         """Begin writing; the caller has waited for the save before."""
@@ -52,10 +57,14 @@ class Saver:
     def fail(self, step: int, error: BaseException) -> None:
         """Tell that a save did not become a commit; training goes on."""
         LOG.warning("checkpoint of step %d was not committed: %s", step, error)
+        if self._retired:
+            return
         self._heart.event("commit-failed", step=step, text=f"{type(error).__name__}: {error}")
 
     def fence(self, step: int, error: FencedError) -> None:
         """Tell that this writer stops for good."""
+        if self._retired:
+            return
         self.fenced = error
         self._heart.event("fenced", step=step, text=str(error))
 

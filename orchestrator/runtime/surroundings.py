@@ -28,6 +28,9 @@ class Surroundings:
     checkpoints: str | None
     register: str | None
     heartbeat: str | None
+    generation: int = 0  #: number of the generation within the attempt
+    memory_floor: int = 0  #: number of the oldest generation whose states in memory count
+    resume_step: int | None = None  #: step of the commit that every rank loads
 
     @property
     def writer(self) -> str:
@@ -53,6 +56,9 @@ def read(environ: Mapping[str, str], checkpoints: str | None = None) -> Surround
         checkpoints=environ.get("HOLDFAST_CHECKPOINTS") or checkpoints,
         register=environ.get("HOLDFAST_REGISTER") or None,
         heartbeat=environ.get("HOLDFAST_HEARTBEAT") or None,
+        generation=_number(environ, "HOLDFAST_GENERATION") or 0,
+        memory_floor=_number(environ, "HOLDFAST_MEMORY_FLOOR") or 0,
+        resume_step=_number(environ, "HOLDFAST_RESUME_STEP"),
     )
 
 

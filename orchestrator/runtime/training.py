@@ -21,10 +21,10 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from orchestrator.errors import HoldfastError, PermanentError, TransientError, UserError
 from orchestrator.runtime import manifests, retention, snapshots, surroundings
@@ -42,6 +42,9 @@ from orchestrator.runtime.vault import (
     VerificationError,
     open_vault,
 )
+
+if TYPE_CHECKING:
+    from orchestrator.runtime.steady import Steady
 
 __all__ = ["AttestationError", "Loaded", "Run", "join"]
 
@@ -114,6 +117,43 @@ class Run:
     def in_holdfast(self) -> bool:
         """True if an agent started this process."""
         return self.around.in_holdfast
+
+    @property
+    def name(self) -> str:
+        """JOB.ATTEMPT under Holdfast."""
+        return f"{self.around.job}.{self.around.attempt}"
+
+    def event(self, kind: str, *, step: int | None = None, text: str = "") -> None:
+        """Tell the agent of something that happened once."""
+        self._heart.event(kind, step=step, text=text)
+
+    def steady(  # one argument for each wish
+        self, parts: Mapping[str, Any], **wishes: Any
+    ) -> Steady:
+        """Return a loop that survives the death of other ranks; see `steady.Steady`.
+
+        `parts` are the objects that make up the replicated state, each with `state_dict` and
+        `load_state_dict`: modules, optimizers, schedulers. `wishes` are the fields of
+        `steady.Wishes`. Raises `UserError` if a part has no state.
+        """
+        from orchestrator.runtime.steady import Steady, Wishes
+
+        return Steady(self, parts, Wishes(**wishes))
+
+    def retire(self) -> None:
+        """Leave the generation: nothing is saved, or said of saves, until `rejoin`."""
+        self._saver.retire()
+
+    def rejoin(self, environ: Mapping[str, str]) -> None:
+        """Take the seat in the next generation that `environ` describes, in the same process."""
+        around = surroundings.read(environ)
+        self.around = around
+        self._attempt, self._under = around.attempt, around.generation_seq
+        self._committer = self._loaded = None
+        self._saver = Saver(self._heart)
+        self._heart.rank = around.rank
+        self._heart.phase = "init"
+        self._heart.beat()
 
     def phase(self, name: str) -> AbstractContextManager[None]:
         """Announce a stretch without steps: "checkpoint", "evaluate", "compile" or "init"."""

@@ -30,6 +30,7 @@ from orchestrator.runtime.zygote import VARIABLE
 
 FORK_LIMIT = 2.0  #: seconds for one fork to be told; it takes milliseconds
 PRELOAD_LIMIT = 120.0  #: seconds for the imports
+ROOM = 16_384  #: bytes by which a rank's environment may be larger than its parent's
 DEATHS_MAX = 3  #: warm parents that may die before ranks start cold for good
 
 
@@ -167,6 +168,7 @@ class WarmParent:
             "OMP_NUM_THREADS": "1",
             "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # or asking for GPUs would initialise CUDA
             VARIABLE: str(line),
+            "HOLDFAST_ROOM": "." * ROOM,
         }
 
     # ---- listening -------------------------------------------------------------------------------

@@ -134,6 +134,7 @@ def become_rank(order: Mapping[str, Any], control: int | None, parent: int) -> N
     os.environ.update(order["env"])
     if control is not None:
         os.environ[packets.VARIABLE] = str(control)
+    kernel.show_environment(os.environ)
     os.chdir(order["workdir"])
     _unseed()
     _set_threads()

@@ -7,7 +7,10 @@ import subprocess
 from tests.packaging.environments import ROOT
 
 RUNTIME = ROOT / "orchestrator" / "runtime"
-NEEDS_TORCH = ("dcp", "dcp_index", "snapshots", "weights")
+NEEDS_TORCH = (
+    *("dcp", "dcp_index", "snapshots", "weights"),
+    *("capture", "live", "rankmemory", "rescue", "steady"),
+)
 COMPILE = """
 import pathlib, sys
 for path in sorted(pathlib.Path(sys.argv[1]).rglob("*.py")):

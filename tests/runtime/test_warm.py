@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.runtime import staging
+from orchestrator.runtime import processes, staging
 from orchestrator.runtime.lineage import Cause, Member
 from orchestrator.runtime.place import Place
 from orchestrator.runtime.ranks import RankPlan, Ranks
@@ -114,6 +114,10 @@ def test_a_forked_rank_is_what_the_interpreter_would_have_made(node: Node) -> No
         assert seen["argv"] == ["script.py", "time.sleep(300)"]
         assert seen["path"] == seen["cwd"] == str(node.work)
         assert seen["sid"] == seen["pid"] == node.pids()[rank]
+        shown = processes.environment(seen["pid"])
+        assert shown is not None
+        assert (shown["RANK"], shown["HOLDFAST_GENERATION"]) == (str(rank), "1")
+        assert "HOLDFAST_ROOM" not in shown
     assert ranks.warmth == "warm: preloaded"
 
 
@@ -153,10 +157,10 @@ def test_all_forked_ranks_may_finish(node: Node) -> None:
 
 def test_an_end_takes_whatever_a_forked_rank_left(node: Node) -> None:
     detached = "import subprocess; subprocess.Popen(['sleep', '300'], start_new_session=True)"
-    ranks = node.start(f"{detached}; os.fork(); time.sleep(300)")
+    ranks = node.start(f"{detached}; time.sleep(300)")
     for rank in (0, 1):
         node.said(rank)
-    wait_for(lambda: len(marked(node.place)) == 7)  # the parent, and three for each rank
+    wait_for(lambda: len(marked(node.place)) == 5)  # the parent, and two for each rank
     ranks.end(time.monotonic(), "enough")
     node.until(lambda ranks: ranks.gone)
     assert len(marked(node.place)) == 1

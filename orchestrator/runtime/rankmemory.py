@@ -1,0 +1,106 @@
+"""A rank's side of snapshots in memory: its own segment, and what its node holds of others.
+
+Python 3.10; torch is imported by whoever imports this.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from orchestrator.errors import TransientError, UserError
+from orchestrator.runtime import snapshots
+from orchestrator.runtime.capture import Flat, Snapshotter, rebuild
+from orchestrator.runtime.ladder import Image
+from orchestrator.runtime.memory import Head, Segment, TornError, segment_bytes
+from orchestrator.runtime.rankline import Line
+
+LOG = logging.getLogger(__name__)
+SLACK = 1.25  #: room in a segment for a state that grows (moments are made at the first step)
+
+
+class RankMemory:
+    """Snapshots of one rank; without an agent there are none."""
+
+    def __init__(self, line: Line | None, run: str) -> None:
+        """Ask for memory on `line`; `run` is JOB.ATTEMPT."""
+        self._line, self._run = line, run
+        self._snapshotter: Snapshotter | None = None
+        self._copying = False
+        self.refused = line is None  #: there is no memory for snapshots
+
+    def begin(self, image: Image, state: Any, attestation: Mapping[str, Any]) -> bool:
+        """Begin to copy a state; False if there is no memory for it."""
+        flat = Flat.of(state)
+        if self._snapshotter is None or not self._snapshotter.fits(flat):
+            self._reserve(flat)
+        if self._snapshotter is None:
+            return False
+        self._copying = self._snapshotter.begin(image, flat, attestation)
+        return self._copying
+
+    def settle(self) -> bool:
+        """Wait for the copy under way; say whether a whole snapshot came of it."""
+        if self._snapshotter is None or not self._copying:
+            return False
+        self._copying = False
+        made = self._snapshotter.settle() is not None
+        if not made and self._snapshotter.torn == 1:
+            LOG.warning("a snapshot was torn: a tensor changed between two updates")
+        return made
+
+    @property
+    def copying(self) -> bool:
+        """Whether a copy is under way."""
+        return self._copying
+
+    def _reserve(self, flat: Flat) -> None:
+        """Get a segment from the agent; its pages are put in place now, not within a step."""
+        if self._line is None or self.refused:
+            return
+        tree = flat.encoded_tree()
+        try:
+            snapshots.from_bytes(tree)
+        except snapshots.BadStateError as error:
+            raise UserError(f"steady: the parts hold more than plain data: {error}") from error
+        room = int(flat.bytes * SLACK) + 4 * len(tree) + 1_000_000
+        self._snapshotter = None
+        try:
+            said, descriptors = self._line.ask({"say": "memory", "bytes": segment_bytes(room)})
+        except TransientError as error:
+            said, descriptors = {"refused": str(error)}, []
+        if not descriptors:
+            self.refused = True
+            LOG.warning("no snapshots in memory: %s", said.get("refused"))
+            return
+        self._snapshotter = Snapshotter(Segment(descriptors[0], populate=True), self._run)
+
+    def verified(self, floor: int) -> dict[Image, tuple[Head, Any]]:
+        """Return the snapshots of this node's ranks that are whole, with their states.
+
+        The states' tensors are views: copy what is kept. Those of generations below `floor` do not
+        count; of one state one copy is enough.
+        """
+        found: dict[Image, tuple[Head, Any]] = {}
+        for segment, slot in self._slots(floor):
+            try:
+                head, body = segment.read(slot)
+                found.setdefault(head.image, (head, rebuild(body, head.tree_bytes)))
+            except (TornError, snapshots.BadStateError, KeyError, TypeError, ValueError) as error:
+                LOG.warning("a snapshot in memory is not used: %s", error)
+        return found
+
+    def _slots(self, floor: int) -> Iterator[tuple[Segment, int]]:
+        if self._line is None:
+            return
+        try:
+            _, descriptors = self._line.ask({"say": "segments"})
+        except TransientError as error:
+            LOG.warning("snapshots in memory are not used: %s", error)
+            return
+        for descriptor in descriptors:
+            segment = Segment(descriptor)
+            for slot, head in segment.heads().items():
+                if head.run == self._run and head.generation >= floor:
+                    yield segment, slot
