@@ -46,7 +46,7 @@ class Cadence:
         allowed = self._budget * statistics.median(self._without)
         if cost <= allowed:
             return 2 if self._budget < 1 else 1  # half of the steps stay as a measure
-        return EVERY_MAX if allowed <= 0 else min(EVERY_MAX, math.ceil(cost / allowed))
+        return EVERY_MAX if allowed <= 0 else min(EVERY_MAX, math.ceil(cost / allowed - 1e-6))
 
     def due(self) -> bool:
         """Count one step; say whether a snapshot is due after it."""

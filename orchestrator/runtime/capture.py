@@ -1,8 +1,9 @@
 """A state as one run of bytes: copied into a segment beside the training, and read back.
 
 The copy runs in a thread while the next forward and backward pass does; `settle` waits for it, and
-is called before the optimizer changes anything. Tensors that such a pass changes by itself (the
-running means of a batch norm) are noticed by their version, and copied at once from then on.
+is called before the optimizer changes anything. What such a pass changes by itself is copied at
+once: the buffers of modules (the kernel of a batch norm does not even count its writes), and any
+other tensor whose version was once seen to go up meanwhile.
 
 torch is imported by whoever imports this. Python 3.10.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 import ctypes
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,17 +36,22 @@ class Flat:
     tensors: tuple[torch.Tensor, ...]
     offsets: tuple[int, ...]
     bytes: int  #: of the tensors, aligned
+    restless: frozenset[int] = frozenset()  #: which of them change without an update
 
     @classmethod
-    def of(cls, state: Any) -> Flat:
-        """Take a nested state of dicts, lists and tuples apart; nothing is copied."""
+    def of(cls, state: Any, buffers: Collection[int] = ()) -> Flat:
+        """Take a nested state of dicts, lists and tuples apart; nothing is copied.
+
+        `buffers` are addresses of tensors that change without an update, see `buffers_of`.
+        """
         tensors: list[torch.Tensor] = []
         tree = _strip(state, tensors, {})
         offsets, total = [], 0
         for tensor in tensors:
             offsets.append(total)
             total += -(-tensor.numel() * tensor.element_size() // ALIGN) * ALIGN
-        return cls(tree, tuple(tensors), tuple(offsets), total)
+        restless = frozenset(i for i, one in enumerate(tensors) if one.data_ptr() in buffers)
+        return cls(tree, tuple(tensors), tuple(offsets), total, restless)
 
     def encoded_tree(self) -> memoryview:
         """Return the tree and the tensors' shapes, as `torch.save` writes plain data."""
@@ -54,6 +60,12 @@ class Flat:
             for one, at in zip(self.tensors, self.offsets, strict=True)
         ]
         return snapshots.to_bytes({"tree": self.tree, "tensors": shapes})
+
+
+def buffers_of(parts: Mapping[str, Any]) -> frozenset[int]:
+    """Return the addresses of all buffers of the modules among some parts."""
+    modules = (part for part in parts.values() if isinstance(part, torch.nn.Module))
+    return frozenset(one.data_ptr() for module in modules for one in module.buffers())
 
 
 def _strip(value: Any, tensors: list[torch.Tensor], seen: dict[int, int]) -> Any:
@@ -154,7 +166,7 @@ class Snapshotter:
         self._segment.erase(slot)
         shape = (len(flat.tensors), flat.bytes)
         if shape != self._shape:
-            self._shape, self._restless = shape, set()
+            self._shape, self._restless = shape, set(flat.restless)
         copy = _Copy(image, flat, attestation, slot, versions(flat.tensors))
         body = self._segment.body(slot)
         for index in sorted(self._restless):

@@ -51,6 +51,11 @@ class Heart:
         }
         self._send(body)
 
+    def stand(self, step: int) -> None:
+        """Say at which step this rank goes on: a failure before the next one is one after it."""
+        self._step = step
+        self.beat()
+
     def event(
         self, event: str, *, step: int | None = None, seq: int | None = None, text: str = ""
     ) -> None:

@@ -2,7 +2,7 @@
 
 A survivor may offer its live state only then. Two signs say that it changed: an optimizer began to
 step (a hook tells; fused kernels do not count their writes), or a tensor's version went up. What a
-forward pass changes by itself (running means) is learned, and put back from a copy.
+forward pass changes by itself (buffers, and what was once seen to change) is put back from a copy.
 
 torch is imported by whoever imports this. Python 3.10.
 """
@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from orchestrator.runtime.capture import Flat, versions
+from orchestrator.runtime.capture import Flat, buffers_of, versions
 
 FRESH = 3  #: boundaries at which tensors are looked for anew: moments are made at the first step
 
@@ -62,8 +62,10 @@ class Live:
         self._updating = False
         if self._marks < FRESH:
             self._marks += 1
-            self._tensors = Flat.of({n: p.state_dict() for n, p in self._parts.items()}).tensors
-            self._restless = {}
+            state = {name: part.state_dict() for name, part in self._parts.items()}
+            flat = Flat.of(state, buffers_of(self._parts))
+            self._tensors = flat.tensors
+            self._restless = {index: flat.tensors[index].clone() for index in flat.restless}
         with torch.no_grad():
             self._copy_restless()
         self._versions = versions(self._tensors)

@@ -30,9 +30,8 @@ class RankMemory:
         self._copying = False
         self.refused = line is None  #: there is no memory for snapshots
 
-    def begin(self, image: Image, state: Any, attestation: Mapping[str, Any]) -> bool:
+    def begin(self, image: Image, flat: Flat, attestation: Mapping[str, Any]) -> bool:
         """Begin to copy a state; False if there is no memory for it."""
-        flat = Flat.of(state)
         if self._snapshotter is None or not self._snapshotter.fits(flat):
             self._reserve(flat)
         if self._snapshotter is None:

@@ -161,7 +161,7 @@ class RankProcess:
             rank=self.rank,
             local_rank=self.local_rank,
             pid=self.child.pid,
-            state=RankState.GONE if gone and not self.parked else self._state,
+            state=RankState.GONE if gone and (self.ended or not self.parked) else self._state,
             phase="init" if beat is None else beat.phase,
             step=None if beat is None else beat.step,
             step_at=self.beat_at,

@@ -44,6 +44,7 @@ import torch.distributed as dist
 from orchestrator.errors import UserError
 from orchestrator.runtime import exits, kernel, rescue, snapshots
 from orchestrator.runtime.cadence import Cadence
+from orchestrator.runtime.capture import Flat, buffers_of
 from orchestrator.runtime.ladder import Choice, Image, Offer, choose
 from orchestrator.runtime.live import Live
 from orchestrator.runtime.manifests import Attestation, AttestationError
@@ -212,7 +213,7 @@ class Steady:
     def _snapshot(self) -> bool:
         """Begin to copy the present boundary; False if there is no memory for it."""
         assert self._made is not None
-        return self._memory.begin(self._made, self._state(), asdict(self._attestation()))
+        return self._memory.begin(self._made, self._flat(), asdict(self._attestation()))
 
     def _save_is_due(self) -> bool:
         if self._run.vault is None or self.step == self._saved_step:
@@ -226,6 +227,9 @@ class Steady:
     def _state(self) -> dict[str, Any]:
         parts = {name: part.state_dict() for name, part in self._parts.items()}
         return {**parts, "steady": {"step": self.step, "tokens": self.tokens}}
+
+    def _flat(self) -> Flat:
+        return Flat.of(self._state(), buffers_of(self._parts))
 
     def _facts(self) -> dict[str, Any]:
         return {
@@ -260,6 +264,7 @@ class Steady:
                 choice = self._rescue()
             except (UnfitError, AttestationError) as error:
                 self._end_unfit(str(error))
+            run.stand(self.step)
         self._made = Image(run.around.generation, self.step)
         self._live.mark()
         self._boundary_at = self._saved_at = time.monotonic()
@@ -306,7 +311,7 @@ class Steady:
     def _hand_over(self, plan: rescue.Plan, image: Image) -> None:
         rank = self._run.rank
         if rank in plan.exposers:
-            self._memory.begin(image, self._state(), asdict(self._attestation()))
+            self._memory.begin(image, self._flat(), asdict(self._attestation()))
             self._settle()
         if plan.by_memory:
             dist.barrier()

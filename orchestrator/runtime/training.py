@@ -123,6 +123,10 @@ class Run:
         """JOB.ATTEMPT under Holdfast."""
         return f"{self.around.job}.{self.around.attempt}"
 
+    def stand(self, step: int) -> None:
+        """Tell the agent at which step this rank goes on."""
+        self._heart.stand(step)
+
     def event(self, kind: str, *, step: int | None = None, text: str = "") -> None:
         """Tell the agent of something that happened once."""
         self._heart.event(kind, step=step, text=text)

