@@ -60,7 +60,7 @@ def main() -> None:
     model = nn.Linear(8, 1)
     first = load(snapshot, model)
     gang = DistributedDataParallel(model)
-    optimizer = torch.optim.SGD(gang.parameters(), lr=0.05)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     print(f"rank {rank} of {world}, process {os.getpid()}, begins at step {first}", flush=True)
 
     for step in range(first, wishes.steps):

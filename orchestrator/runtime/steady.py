@@ -258,8 +258,7 @@ class Steady:
     def _begin(self) -> None:
         run = self._run
         with run.phase("init"):
-            if run.world_size > 1:
-                dist.init_process_group(self._wishes.backend, timeout=GROUP_LIMIT)
+            _join_group(self._wishes.backend, run.world_size)
             try:
                 choice = self._rescue()
             except (UnfitError, AttestationError) as error:
@@ -335,11 +334,9 @@ class Steady:
         """Leave together: while one rank has steps to do, the others must be there for it."""
         if self._run.vault is not None and self.step != self._saved_step:
             self.save()
-        if self._run.world_size > 1:
-            dist.barrier()
+        dist.barrier()
         self._run.close()
-        if self._run.world_size > 1:
-            dist.destroy_process_group()
+        dist.destroy_process_group()
 
     # ---- a generation ends -----------------------------------------------------------------------
 
@@ -396,6 +393,16 @@ class Steady:
             os._exit(1)
         _enter(order["env"], order["log"])
         self._run.rejoin(os.environ)
+
+
+def _join_group(backend: str, world: int) -> None:
+    """Make the process group of this generation; a rank alone has one too, with itself."""
+    if world > 1:
+        dist.init_process_group(backend, timeout=GROUP_LIMIT)
+    else:
+        dist.init_process_group(
+            backend, store=torch._C._distributed_c10d.HashStore(), rank=0, world_size=1
+        )
 
 
 def _enter(env: Mapping[str, str], log: str) -> None:

@@ -35,7 +35,10 @@ from orchestrator.runtime import kernel, packets
 VARIABLE = "HOLDFAST_ZYGOTE_FD"
 #: what importing a name brings later, at a bad moment: torch.optim imports torch._dynamo (0.7 s)
 HIDDEN: Mapping[str, tuple[str, ...]] = {
-    "torch": ("torch.distributed", "torch.nn.parallel", "torch._dynamo"),
+    "torch": (
+        *("torch.distributed", "torch.nn.parallel", "torch._dynamo"),
+        *("xxhash", "orchestrator.runtime.steady", "orchestrator.runtime.training"),
+    ),
 }
 #: operations that torch spreads over threads whatever their size, and elements from which any is
 HEAVY = ("mm", "bmm", "addmm", "baddbmm", "convolution", "linalg", "lstm", "attention")

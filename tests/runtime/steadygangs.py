@@ -112,20 +112,32 @@ def steady_gang(
         yield SteadyGang(gang, nodes, per_node)
 
 
-def undisturbed(folder: Path, *, world: int, steps: int, width: int = 32) -> tuple[str, float, int]:
+def undisturbed(
+    folder: Path,
+    *,
+    world: int,
+    steps: int,
+    width: int = 32,
+    more_env: dict[str, str] | None = None,
+) -> tuple[str, float, int]:
     """Run the job as torchrun would, without Holdfast; return what its ranks end with."""
     folder.mkdir()
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     base = {k: v for k, v in os.environ.items() if not k.startswith("HOLDFAST_")}
     base |= {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    base |= {"PYTHONPATH": str(JOB.parents[2])}
+    base |= {"PYTHONPATH": str(JOB.parents[2]), **(more_env or {})}
     command = [sys.executable, str(JOB), str(steps), "0", str(width), str(folder)]
     ranks = []
     for rank in range(world):
         env = {**base, "RANK": str(rank), "LOCAL_RANK": str(rank)}
         ranks.append(subprocess.Popen(command, env=env, cwd=folder))
-    assert [rank.wait(timeout=120) for rank in ranks] == [0] * world
+    try:
+        assert [rank.wait(timeout=280) for rank in ranks] == [0] * world
+    finally:
+        for one in ranks:
+            one.kill()
+            one.wait()
     said = [json.loads(f.read_text().splitlines()[-1]) for f in sorted(folder.glob("said.*"))]
     ends = {(one["digest"], one["lr"], one["tokens"]) for one in said}
     assert len(ends) == 1

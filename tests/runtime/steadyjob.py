@@ -36,6 +36,14 @@ def main() -> None:
         with (out / f"said.{os.environ.get('HOLDFAST_NODE', 'x')}.{run.local_rank}").open("a") as f:
             f.write(line + "\n")
 
+    every = int(os.environ.get("WEIGH_EVERY", "1000000"))
+
+    def weights() -> dict[str, str]:
+        total = hashlib.sha256()
+        for tensor in model.state_dict().values():
+            total.update(tensor.numpy().tobytes())
+        return {"weighs": total.hexdigest()}
+
     def train() -> None:
         where = f"{run.around.node}:{run.world_size}"
         say(began=steady.step, recovered=steady.recovered, where=where)
@@ -50,13 +58,10 @@ def main() -> None:
             steady.told(loss, tokens=8 * run.world_size)
             time.sleep(pause)
             eval(os.environ.get("POISON", "None"))
-            say(step=step)
+            say(step=step, **(weights() if step % every == 0 else {}))
 
     steady.run(train)
-    total = hashlib.sha256()
-    for tensor in model.state_dict().values():
-        total.update(tensor.numpy().tobytes())
-    say(digest=total.hexdigest(), lr=optimizer.param_groups[0]["lr"], tokens=steady.tokens)
+    say(digest=weights()["weighs"], lr=optimizer.param_groups[0]["lr"], tokens=steady.tokens)
 
 
 if __name__ == "__main__":

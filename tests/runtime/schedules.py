@@ -1,0 +1,166 @@
+"""Random kills against a gang that trains, and a stand-in for the controller that heals it.
+
+One seed decides which faults come and when.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from orchestrator.errors import HoldfastError
+from orchestrator.runtime import grants, launch, processes
+from orchestrator.runtime.place import Place, read_json
+from tests.runtime.steadygangs import SteadyGang
+from tests.runtime.trees import wait_for
+
+WEIGH_EVERY = 10  #: steps between two reports of the weights
+
+
+class Schedule:
+    """The faults of one seed."""
+
+    def __init__(self, steady: SteadyGang, seed: int) -> None:
+        self.steady, self.gang, self.seed = steady, steady.gang, seed
+        self.dice = random.Random(seed)
+        self.done: list[str] = []
+
+    def run(self) -> None:
+        """Let one to three faults happen, and heal what a controller would."""
+        faults: list[Callable[[], None]] = [
+            *[self.kill_rank] * 4,
+            *[self.stop_rank] * 2,
+            self.kill_all_ranks,
+            self.kill_warm_parent,
+            self.kill_agent,
+            self.kill_node,
+            self.cut_register,
+        ]
+        for _ in range(self.dice.randint(1, 3)):
+            time.sleep(self.dice.uniform(0.0, 0.6))
+            self.dice.choice(faults)()
+        self.heal()
+
+    # ---- what happens ----------------------------------------------------------------------------
+
+    def members(self) -> list[str]:
+        latest = self.gang.lineage().latest
+        return [] if latest is None else [member.node for member in latest.members]
+
+    def ranks(self, node: str) -> list[int]:
+        with suppress(HoldfastError):
+            found = self.gang.report(node).ranks
+            return [one.pid for one in found if one.pid and one.exit_code is None]
+        return []
+
+    def kill_rank(self, number: int = signal.SIGKILL) -> None:
+        members = self.members()
+        pids = self.ranks(self.dice.choice(members)) if members else []
+        if pids:
+            pid = self.dice.choice(pids)
+            self.done.append(f"signal {int(number)} to {pid}")
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def stop_rank(self) -> None:
+        self.kill_rank(signal.SIGSTOP)
+
+    def kill_all_ranks(self) -> None:
+        pids = [pid for node in self.members() for pid in self.ranks(node)]
+        self.done.append(f"kill all: {pids}")
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def kill_warm_parent(self) -> None:
+        place = Place(self.gang.home(self.dice.choice(sorted(self.gang.seats))), "j.1")
+        for process in processes.find(processes.Target(place.marker)):
+            if processes.carries(process.pid, place.marker, ["HOLDFAST_ROOM"]):
+                self.done.append(f"kill warm parent {process.pid}")
+                os.kill(process.pid, signal.SIGKILL)
+
+    def kill_agent(self) -> None:
+        node = self.dice.choice(sorted(self.gang.seats))
+        said = read_json(Place(self.gang.home(node), "j.1").agent)
+        if said is not None:
+            self.done.append(f"kill agent of {node}")
+            with suppress(ProcessLookupError):
+                os.kill(int(said["pid"]), signal.SIGKILL)
+
+    def kill_node(self) -> None:
+        node = self.dice.choice(sorted(self.gang.seats))
+        self.done.append(f"kill node {node}")
+        processes.kill_home(self.gang.home(node))
+
+    def cut_register(self) -> None:
+        """Take the register and the vault away for a while."""
+        seconds = self.dice.uniform(0.2, 1.5)
+        self.done.append(f"no register for {seconds:.1f} s")
+        here, away = self.gang.root / "vault", self.gang.root / "away"
+        here.rename(away)
+        time.sleep(seconds)
+        with suppress(FileNotFoundError):  # a writer has made parts of it anew: they are void
+            for entry in sorted(here.rglob("*"), reverse=True):
+                entry.unlink() if entry.is_file() else entry.rmdir()
+            here.rmdir()
+        away.rename(here)
+
+    # ---- what a controller does ------------------------------------------------------------------
+
+    def heal(self) -> None:
+        """Put an agent on each node that has none, and grant what is there."""
+        dead = [n for n in sorted(self.gang.seats) if launch.living_agent(self.place(n)) is None]
+        for place in map(self.place, dead):
+            wait_for(partial(is_clear, place), limit=30)
+        if not dead:
+            return
+        self.gang.start(*dead)
+        members = [node for node in self.members() if node in self.gang.seats]
+        others = [node for node in sorted(self.gang.seats) if node not in members]
+        wanted = (members + others)[: len(self.steady.nodes)]
+        spare = [node for node in sorted(self.gang.seats) if node not in wanted]
+        number = 1 + max(self.gang.report(node).grant for node in sorted(self.gang.seats))
+        grant = self.gang.grant(number, "".join(wanted), "".join(spare), generations_max=10_000)
+        for node in sorted(self.gang.seats):
+            body = {"ask": "grant", "grant": grants.encode(grant)}
+            wait_for(partial(self.give, node, body), limit=20)
+
+    def give(self, node: str, body: dict[str, Any]) -> bool:
+        try:
+            return "accepted" in self.gang.ask(node, body)
+        except HoldfastError:
+            return False
+
+    def place(self, node: str) -> Place:
+        return Place(self.gang.home(node), "j.1")
+
+    # ---- what must hold --------------------------------------------------------------------------
+
+    def wait_progress(self) -> None:
+        """Wait until all ranks have weighed their weights once more."""
+        began, world = self.steady.last_step, len(self.steady.nodes) * self.steady.per_node
+
+        def weighed() -> bool:
+            found: dict[int, set[int]] = {}
+            for one in self.steady.said:
+                if "weighs" in one and one["step"] > began:
+                    found.setdefault(one["step"], set()).add(one["rank"])
+            return any(len(ranks) == world for ranks in found.values())
+
+        try:
+            wait_for(weighed, limit=60, pause=0.05)
+        except AssertionError as error:
+            raise AssertionError(f"{self}: no progress after step {began}") from error
+
+    def __str__(self) -> str:
+        return f"seed {self.seed}: {'; '.join(self.done)}"
+
+
+def is_clear(place: Place) -> bool:
+    return place.gone.exists() or not processes.find(processes.Target(place.marker))
