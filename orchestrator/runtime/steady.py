@@ -400,9 +400,8 @@ def _join_group(backend: str, world: int) -> None:
     if world > 1:
         dist.init_process_group(backend, timeout=GROUP_LIMIT)
     else:
-        dist.init_process_group(
-            backend, store=torch._C._distributed_c10d.HashStore(), rank=0, world_size=1
-        )
+        store = dist.HashStore()  # type: ignore[attr-defined]
+        dist.init_process_group(backend, store=store, rank=0, world_size=1)
 
 
 def _enter(env: Mapping[str, str], log: str) -> None:
