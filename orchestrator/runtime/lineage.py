@@ -51,14 +51,18 @@ class Because:
     commit: int | None = None  #: seq of the commit that failed verification
 
     def repeats(self, other: Because | None) -> bool:
-        """Say whether this is the same failure at the same step (poison, if twice)."""
-        failed = (Cause.RANK_EXIT, Cause.HANG)
-        return (
-            other is not None
-            and self.cause in failed
-            and (self.cause, self.step, self.fingerprint)
-            == (other.cause, other.step, other.fingerprint)
-        )
+        """Say whether this is the same failure at the same step (poison, if twice).
+
+        Ranks that die before their first step say nothing of the checkpoint if it is the same node
+        each time: a node with a broken GPU does that until somebody evicts it, and must not lead
+        the gang down to nothing, a checkpoint for each restart.
+        """
+        if other is None or self.cause not in (Cause.RANK_EXIT, Cause.HANG):
+            return False
+        same = (self.cause, self.step, self.fingerprint)
+        if same != (other.cause, other.step, other.fingerprint):
+            return False
+        return self.step is not None or self.node != other.node
 
 
 @dataclass(frozen=True)

@@ -160,6 +160,14 @@ def test_losing_a_node_twice_is_no_poison() -> None:
     assert not EXIT.repeats(None)
 
 
+def test_a_node_whose_ranks_never_start_does_not_lead_down_to_nothing() -> None:
+    """Found by the simulator: a broken node whose eviction had to wait cost every checkpoint."""
+    dead = Because(Cause.RANK_EXIT, None, "exit 1: CUDA error", "b")
+    assert not dead.repeats(dead)
+    assert dead.repeats(replace(dead, node="a"))
+    assert replace(dead, step=7).repeats(replace(dead, step=7))
+
+
 def test_a_commit_that_does_not_verify_is_stepped_over() -> None:
     lineage = read(fence(1, 1), generation(2, 1), commit(3, 2), commit(4, 2, 3))
     failed = Because(Cause.VERIFICATION, commit=4)

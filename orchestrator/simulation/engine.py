@@ -1,0 +1,156 @@
+"""One simulated world with its controller, from the first second to the last."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from orchestrator.core.decisions import Enlist, LedgerOnly, MoveNode
+from orchestrator.core.jobs import JobSpec, WhenAlone
+from orchestrator.core.nodes import ClusterName, JobName, NodeName, NodeState
+from orchestrator.core.observations import OrderKind
+from orchestrator.core.policies import Policy
+from orchestrator.core.submission import plain
+from orchestrator.simulation.agenda import DAY, moment
+from orchestrator.simulation.brief import BriefGang
+from orchestrator.simulation.controller import Controller
+from orchestrator.simulation.dice import Dice
+from orchestrator.simulation.gang import Gang
+from orchestrator.simulation.machine import Run
+from orchestrator.simulation.plan import JobPlan, Plan
+from orchestrator.simulation.training import Training
+from orchestrator.simulation.truth import Doing
+from orchestrator.simulation.weather import Weather, in_use
+from orchestrator.simulation.world import World
+
+UNSETTLED = frozenset({NodeState.BURN_IN, NodeState.QUARANTINED, NodeState.DRAINING})
+ENDLESS = 1_000_000  #: attempts and generations of a run that is meant to last for ever
+PRUNE_EVERY = 6 * 3_600.0
+HISTORY = timedelta(hours=1)
+
+
+@dataclass(eq=False)
+class Evicted:
+    """One node that was taken out of a running gang."""
+
+    at: float
+    node: NodeName
+    reason: str
+    rightly: bool  #: something was wrong with it
+
+
+@dataclass(eq=False)
+class Simulation:
+    """A world, its weather, its controller."""
+
+    plan: Plan
+    policy: Policy
+    seed: int
+    evictions: list[Evicted] = field(default_factory=list)
+    states: dict[NodeName, NodeState] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Build the world; nothing has happened in it yet."""
+        self.world = World.build(self.plan, Dice(self.seed))
+        self.world.make_gang = _maker(self.plan)
+        self.weather = Weather(self.world)
+        self.controller = Controller(self.world, self.policy)
+        self.controller.ledger.applied.append(self._applied)
+        self._unsettled: dict[ClusterName, set[NodeName]] = {}
+
+    @property
+    def now(self) -> float:
+        """Seconds since the world began."""
+        return self.world.now
+
+    def begin(self) -> None:
+        """Start the controller, submit the jobs as they come, let the weather begin."""
+        agenda = self.world.agenda
+        for job in self.plan.jobs:
+            agenda.at(job.submitted_at, lambda job=job: self._submit(job))  # type: ignore[misc]
+        self.controller.start()
+        self.weather.begin()
+        agenda.after(PRUNE_EVERY, self._prune)
+
+    def run(self, until: float, progress: Callable[[float], None] | None = None) -> None:
+        """Let everything happen until a second; `progress` is told each simulated day."""
+        while self.now < until:
+            self.world.agenda.run(min(until, self.now + DAY))
+            if progress is not None:
+                progress(self.now)
+
+    def end(self) -> None:
+        """Close the books."""
+        for name, books in self.world.books.items():
+            runs = [run for run in self.world.gangs if run[0] == name]
+            if runs:
+                gang = self.world.gangs[max(runs)]
+                gang.close()
+            books.turn(self.now, Doing.NOTHING, members=0, held=0)
+
+    def _submit(self, job: JobPlan) -> None:
+        body = plain(spec_of(job))
+        now = moment(self.now)
+        self.controller.ledger.order(OrderKind.SUBMIT, job.name, "simulation", "", body, now)
+        self.controller.call()
+
+    def _prune(self) -> None:
+        if self.controller.alive:
+            self.controller.prune(HISTORY)
+        self.world.agenda.after(PRUNE_EVERY, self._prune)
+
+    def _applied(self, decision: LedgerOnly, at: datetime) -> None:
+        """Hear of each decision that the ledger holds: what it means for what is looked at."""
+        match decision:
+            case Enlist(cluster=cluster, seen=seen):
+                self._settle(seen.node, cluster, NodeState.BURN_IN)
+            case MoveNode(node=node, end=end, counts=counts, reason=reason):
+                if counts == "eviction":
+                    rightly = bool(self.world.machines[node].faults)
+                    self.evictions.append(Evicted(self.now, node, reason, rightly))
+                self._settle(node, self.world.machines[node].cluster, end)
+
+    def _settle(self, node: NodeName, cluster: ClusterName, state: NodeState) -> None:
+        self.states[node] = state
+        unsettled = self._unsettled.setdefault(cluster, set())
+        if state in UNSETTLED:
+            unsettled.add(node)
+        else:
+            unsettled.discard(node)
+        if self.controller.eyes is not None:
+            self.controller.eyes.node_changed(node)
+        self.controller.busy({name for name, nodes in self._unsettled.items() if nodes})
+
+    def in_use(self, node: NodeName) -> bool:
+        """Say whether a node holds ranks."""
+        return in_use(self.world, self.world.machines[node])
+
+
+def spec_of(job: JobPlan) -> JobSpec:
+    """Return a job as the core knows it."""
+    alone = {}
+    if job.stop_after is not None:
+        alone = {
+            "when_alone": WhenAlone.STOP_AFTER,
+            "stop_after": timedelta(seconds=job.stop_after),
+        }
+    return JobSpec(
+        nodes_min=job.nodes_min or job.nodes,
+        nodes_max=job.nodes,
+        clusters=tuple(ClusterName(name) for name in job.clusters),
+        generations_max=ENDLESS,
+        attempts_max=ENDLESS,
+        register=f"sim:/{job.name}",
+        checkpoints=f"sim:/{job.name}",
+        **alone,  # type: ignore[arg-type]
+    )
+
+
+def _maker(plan: Plan) -> Callable[[World, Run, JobSpec], Gang]:
+    def make(world: World, run: Run, spec: JobSpec) -> Gang:
+        job = world.jobs[JobName(run[0])]
+        clock = Training(job.interval, job.stall, job.lag)
+        return BriefGang(world, run, job, spec, clock)
+
+    return make
