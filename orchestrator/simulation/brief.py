@@ -1,8 +1,8 @@
-"""A gang in brief: each formation is one event with the declared times; the rules are the real ones.
+"""A gang in brief: each formation is one event with the declared times, by the real rules.
 
 Who proposes, who is in, from where it resumes, which budget is spent: `runtime.rounds`, as in the
-agents. What is left out are the words between agents; `full.FullGang` says them, and a test compares
-what becomes of equal worlds.
+agents. What is left out are the words between agents; `full.FullGang` says them, and a test
+compares what becomes of equal worlds.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from orchestrator.core.jobs import JobSpec
 from orchestrator.core.nodes import NodeName
 from orchestrator.runtime import rounds
 from orchestrator.runtime.grants import Grant
-from orchestrator.runtime.lineage import Because, Cause, Commit, Generation, Lineage, Member, Record
+from orchestrator.runtime.lineage import Because, Cause, Generation, Lineage, Member, Record
 from orchestrator.runtime.reports import AgentReport, Stage
 from orchestrator.simulation.agenda import BEGIN, Event
-from orchestrator.simulation.machine import Kind, Run, SimAgent
-from orchestrator.simulation.plan import JobPlan
+from orchestrator.simulation.commits import record
+from orchestrator.simulation.machine import Run, SimAgent
+from orchestrator.simulation.plan import JobPlan, Kind
 from orchestrator.simulation.reporting import report_of
 from orchestrator.simulation.training import Saved, Training
 from orchestrator.simulation.truth import Doing
@@ -102,8 +103,8 @@ class BriefGang:
         objection = self._object(agent, grant)
         if objection is None:
             self._accept(node, agent, grant)
-            self._hold(grant)
-            self.world.agenda.after(SPREAD, self._spread)
+            if self._hold(grant):
+                self.world.agenda.after(SPREAD, self._spread)
         return objection
 
     def struck(self, node: NodeName, kind: Kind) -> None:
@@ -124,6 +125,9 @@ class BriefGang:
             self._record(self.clock.settle(self.world.now))
             self.clock.speed = self._pace()
         self.world.touch_agent(node, self.run)
+
+    def network_changed(self) -> None:
+        """Nothing: in brief a node is cut off from everybody or from nobody."""
 
     def register_changed(self) -> None:
         """Hear that the register came, went, or was written by somebody else."""
@@ -182,16 +186,19 @@ class BriefGang:
         agent.grant = self.world.machines[node].disk[self.run] = grant
         self.world.touch_agent(node, self.run)
 
-    def _hold(self, grant: Grant) -> None:
-        if self.grant is None or grant.number > self.grant.number:
+    def _hold(self, grant: Grant) -> bool:
+        newer = self.grant is None or grant.number > self.grant.number
+        if newer:
             self.grant = grant
+        return newer
 
     def _spread(self) -> None:
         grant = self.grant
         if grant is None:
             return
+        seats, members = set(grant.seats), set(self.members)
         for node, agent in self.agents.items():
-            known = agent.member in grant.seats or node in self.members
+            known = agent.member in seats or node in members
             behind = agent.grant is None or agent.grant.number < grant.number
             if known and behind and self.world.machines[node].up:
                 self._accept(node, agent, grant)
@@ -220,6 +227,7 @@ class BriefGang:
                 why = f"grant {grant.number} leaves {', '.join(out)} out"
                 self._because(Because(Cause.GRANT, None, why, out[0]))
                 if self.phase is Phase.RUNNING:
+                    self.world.stopped(self.run, self.because)
                     self.world.books_of(self.run).swaps += 1
                 self._stand(Doing.RESTARTING)
                 self._soon(Phase.FORMING, ROUND, self._form)
@@ -256,7 +264,7 @@ class BriefGang:
             self._soon(Phase.FORMING, RETRY, self._form)
             return
         latest = self._lineage.latest
-        here = {a.member for node, a in self.agents.items() if self._able(node, a)}
+        here = {agent.member for node, agent in self.agents.items() if self._able(node, agent)}
         missing = [seat for seat in grant.nodes if seat not in here]
         silent = [seat for seat in (latest.members if latest else ()) if seat not in here]
         leaders = [m for m in rounds.proposers(latest, grant, silent) if m in here]
@@ -392,30 +400,9 @@ class BriefGang:
     def _record(self, saved: list[Saved]) -> None:
         """Append what became durable to the register, oldest first."""
         register, generation = self.world.registers[self.run[0]], self.generation
-        if generation is None or register.down:
+        if generation is None or register.down or register.lineage.ruler != generation.seq:
             return
-        for one in saved:
-            head = register.lineage.head
-            if head is not None and register.work.get(head.seq, 0.0) >= one.work:
-                continue
-            if register.lineage.ruler != generation.seq:
-                return
-
-            def make(seq: int, work: float = one.work, at: float = one.at) -> Record:
-                parent = register.lineage.head
-                return Commit(
-                    seq,
-                    f"c{seq}",
-                    generation.seq,
-                    int(work / self.plan.step),
-                    None if parent is None else parent.seq,
-                    f"m{seq}",
-                    "d",
-                    EPOCH + at,
-                    generation.members[0].node,
-                )
-
-            register.work[register.append(make).seq] = one.work
+        if record(register, generation, self.plan, saved):
             self.world.touch_register(self.run[0])
 
     # --- small things -----------------------------------------------------------------------------

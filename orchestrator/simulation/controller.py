@@ -21,7 +21,8 @@ from orchestrator.core.observations import Observation
 from orchestrator.core.policies import Policy
 from orchestrator.daemon.loop import Loop, Message, Saw
 from orchestrator.daemon.rhythm import Bell
-from orchestrator.ledger.api import Assess, Event as Told
+from orchestrator.ledger.api import Assess
+from orchestrator.ledger.api import Event as Told
 from orchestrator.ledger.memory import MemoryLedger
 from orchestrator.simulation.agenda import Agenda, Event, moment, second
 from orchestrator.simulation.eyes import SimEyes
@@ -93,9 +94,7 @@ class SimLedger(MemoryLedger):
         self, token: int, key: str, now: datetime, *, ok: bool, text: str, data: Mapping[str, Any]
     ) -> None:
         """Settle, and perhaps die."""
-        self._write(
-            lambda: MemoryLedger.settle(self, token, key, now, ok=ok, text=text, data=data)
-        )
+        self._write(lambda: MemoryLedger.settle(self, token, key, now, ok=ok, text=text, data=data))
 
     def event(self, token: int, event: Told, now: datetime) -> None:
         """Tell, and perhaps die."""
@@ -343,7 +342,9 @@ class Controller:
         """Name the clusters near which something may be decided in this tick."""
         near: set[ClusterName] = set(self._busy)
         for message in messages:
-            for one in getattr(message, "observations", None) or getattr(message, "seen", ()):
+            if isinstance(message, Bell):
+                continue
+            for one in message.observations if isinstance(message, Saw) else message.seen:
                 node, cluster = getattr(one, "node", None), getattr(one, "cluster", None)
                 if node is not None:
                     near.add(self.world.machines[node].cluster)
@@ -352,7 +353,7 @@ class Controller:
         return near
 
     def busy(self, clusters: set[ClusterName]) -> None:
-        """Hear which clusters have something unsettled: nodes on their way, seats that are empty."""
+        """Hear which clusters have nodes that are on their way."""
         self._busy = clusters
 
     def _live(self, act: Callable[[Loop], None]) -> None:

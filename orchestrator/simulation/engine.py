@@ -16,12 +16,14 @@ from orchestrator.simulation.agenda import DAY, moment
 from orchestrator.simulation.brief import BriefGang
 from orchestrator.simulation.controller import Controller
 from orchestrator.simulation.dice import Dice
+from orchestrator.simulation.full import FullGang
 from orchestrator.simulation.gang import Gang
 from orchestrator.simulation.machine import Run
 from orchestrator.simulation.plan import JobPlan, Plan
 from orchestrator.simulation.training import Training
 from orchestrator.simulation.truth import Doing
 from orchestrator.simulation.weather import Weather, in_use
+from orchestrator.simulation.witness import Witness
 from orchestrator.simulation.world import World
 
 UNSETTLED = frozenset({NodeState.BURN_IN, NodeState.QUARANTINED, NodeState.DRAINING})
@@ -47,14 +49,19 @@ class Simulation:
     plan: Plan
     policy: Policy
     seed: int
+    strict: bool = False  #: a broken promise ends it at once
     evictions: list[Evicted] = field(default_factory=list)
     states: dict[NodeName, NodeState] = field(default_factory=dict)
+    tuned: dict[JobName, list[tuple[float, float]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Build the world; nothing has happened in it yet."""
         self.world = World.build(self.plan, Dice(self.seed))
         self.world.make_gang = _maker(self.plan)
         self.weather = Weather(self.world)
+        self.witness = Witness(self.world, self.policy, strict=self.strict)
+        self.world.witnesses.append(self.witness)
+        self.world.hears = self._hears
         self.controller = Controller(self.world, self.policy)
         self.controller.ledger.applied.append(self._applied)
         self._unsettled: dict[ClusterName, set[NodeName]] = {}
@@ -110,6 +117,9 @@ class Simulation:
                     rightly = bool(self.world.machines[node].faults)
                     self.evictions.append(Evicted(self.now, node, reason, rightly))
                 self._settle(node, self.world.machines[node].cluster, end)
+            case _:
+                pass
+        self.witness.applied(decision, at)
 
     def _settle(self, node: NodeName, cluster: ClusterName, state: NodeState) -> None:
         self.states[node] = state
@@ -121,6 +131,22 @@ class Simulation:
         if self.controller.eyes is not None:
             self.controller.eyes.node_changed(node)
         self.controller.busy({name for name, nodes in self._unsettled.items() if nodes})
+
+    def _hears(self, node: NodeName) -> bool:
+        return self.controller.alive and self.world.machines[node].reachable
+
+    def mean_interval(self, job: str) -> float:
+        """Return the mean interval between durable checkpoints of a job, in seconds."""
+        tuned = self.tuned.get(JobName(job), [])
+        before, since, total = self.world.jobs[JobName(job)].interval, 0.0, 0.0
+        for at, every in tuned:
+            total += (at - since) * before
+            before, since = every, at
+        return (total + (self.now - since) * before) / self.now if self.now else before
+
+    def phases(self) -> list[dict[str, object]]:
+        """Return when which cohort was held to be in which phase."""
+        return []
 
     def in_use(self, node: NodeName) -> bool:
         """Say whether a node holds ranks."""
@@ -151,6 +177,8 @@ def _maker(plan: Plan) -> Callable[[World, Run, JobSpec], Gang]:
     def make(world: World, run: Run, spec: JobSpec) -> Gang:
         job = world.jobs[JobName(run[0])]
         clock = Training(job.interval, job.stall, job.lag)
+        if plan.gangs == "full":
+            return FullGang(world, run, job, spec, clock)
         return BriefGang(world, run, job, spec, clock)
 
     return make

@@ -1,4 +1,4 @@
-"""The controller's eyes in the simulated world: the answers that the daemon's observers would bring.
+"""The controller's eyes in the simulated world: the answers that its observers would bring.
 
 Sampled lazily: a real daemon asks everybody again and again and mostly hears the same. Here a bell
 rings, on the very grid of `daemon.rhythm`, only if some answer would differ; before an answer turns
@@ -28,15 +28,15 @@ from orchestrator.core.observations import (
     RegisterSilent,
 )
 from orchestrator.core.policies import Policy
+from orchestrator.core.verdicts import Finding
+from orchestrator.daemon.loop import Workers
 from orchestrator.daemon.rhythm import Bell, rhythm
 from orchestrator.runtime.reports import AgentReport
 from orchestrator.simulation.agenda import moment
 from orchestrator.simulation.machine import Run, SimMachine
 from orchestrator.simulation.world import World
 
-IDLE = frozenset(
-    {NodeState.PROBATION, NodeState.SPARE, NodeState.QUARANTINED, NodeState.BURN_IN}
-)
+IDLE = frozenset({NodeState.PROBATION, NodeState.SPARE, NodeState.QUARANTINED, NodeState.BURN_IN})
 REFUSED, NO_ROUTE = "connection refused", "no route to host"
 ERRORS = {
     "5xx": "503 Service Unavailable",
@@ -61,7 +61,7 @@ class SimEyes:
     policy: Policy
     ring: Callable[[Bell, float], None]  #: asks for a bell at a second
     fleet: Callable[[], Fleet]
-    workers: object
+    workers: Workers
     post: Callable[[Sequence[Observation]], None]
     skew: Callable[[], float] = lambda: 0.0  #: seconds that the controller's clock is ahead
     agents: dict[tuple[NodeName, Run], None] = field(default_factory=dict)
@@ -77,7 +77,7 @@ class SimEyes:
         self._every = {bell: gap.total_seconds() for bell, gap in rhythm(self.policy).items()}
 
     @property
-    def pools(self) -> object:
+    def pools(self) -> Workers:
         """Where looking and acting is done."""
         return self.workers
 
@@ -214,7 +214,7 @@ class SimEyes:
             if at > 0:
                 yield AgentSeen(node, moment(self._at(at)), known.report)
 
-    def _findings(self, machine: SimMachine) -> tuple:  # type: ignore[type-arg]
+    def _findings(self, machine: SimMachine) -> tuple[Finding, ...]:
         return machine.findings(self._at(self.world.now))
 
     def _probe(self, node: NodeName, fleet: Fleet) -> Iterator[Observation]:

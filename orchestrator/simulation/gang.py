@@ -12,13 +12,16 @@ from typing import Protocol
 from orchestrator.core.nodes import NodeName
 from orchestrator.runtime.grants import Grant
 from orchestrator.runtime.reports import AgentReport
-from orchestrator.simulation.machine import Kind, Run, SimAgent
+from orchestrator.simulation.machine import Run, SimAgent
+from orchestrator.simulation.plan import Kind
+from orchestrator.simulation.training import Training
 
 
 class Gang(Protocol):
     """The agents of one attempt."""
 
     run: Run
+    clock: Training
 
     @property
     def members(self) -> tuple[NodeName, ...]:
@@ -44,6 +47,10 @@ class Gang(Protocol):
 
     def struck(self, node: NodeName, kind: Kind) -> None:
         """Hear that something befell a node's ranks or network, or that it is over."""
+        ...
+
+    def network_changed(self) -> None:
+        """Hear that some nodes can or cannot speak with each other, or with a register, now."""
         ...
 
     def register_changed(self) -> None:

@@ -1,4 +1,4 @@
-"""The controller's hands in the simulated world: the effects that the daemon's actuators would have.
+"""The controller's hands in the simulated world: the effects that its actuators would have.
 
 Every refusal of the real ones is here too: a lower token, an agent that is another one by now, a
 node without a route, a provider that answers 503.
@@ -23,10 +23,11 @@ from orchestrator.core.decisions import (
     key,
 )
 from orchestrator.core.fleet import Fleet
-from orchestrator.core.jobs import Attempt
+from orchestrator.core.jobs import Attempt, SeatGrant
 from orchestrator.core.nodes import JobName
 from orchestrator.core.observations import AgentGone, Observation
 from orchestrator.errors import PermanentError, TransientError
+from orchestrator.runtime.grants import Grant
 from orchestrator.runtime.lineage import Fence, Record
 from orchestrator.simulation.agenda import BEGIN, moment
 from orchestrator.simulation.eyes import SimEyes
@@ -43,6 +44,7 @@ class SimHands:
     eyes: SimEyes
     skew: Callable[[], float] = lambda: 0.0
     done: dict[str, int] = field(default_factory=dict)  #: key -> how often it was carried out
+    _wired: tuple[SeatGrant | None, Grant] | None = None
 
     def carry_out(self, decision: Effect, fleet: Fleet, token: int) -> Done:
         """Do it. Raises a `HoldfastError` if it could not be done."""
@@ -61,8 +63,9 @@ class SimHands:
                 return Done("listens", tuple(self.eyes.answer(node, run)))
             case GiveGrant():
                 return self._give(decision, fleet, token)
-            case StopAgent(node=node, job=job, attempt=attempt) | SweepNode(
-                node=node, job=job, attempt=attempt
+            case (
+                StopAgent(node=node, job=job, attempt=attempt)
+                | SweepNode(node=node, job=job, attempt=attempt)
             ):
                 proof = self.world.sweep(node, (job, attempt), token)
                 at = moment(self.world.now + self.skew())
@@ -103,7 +106,7 @@ class SimHands:
     def _give(self, decision: GiveGrant, fleet: Fleet, token: int) -> Done:
         run = (decision.job, decision.attempt)
         attempt = _attempt(fleet, decision)
-        grant = wire_grant(fleet, attempt, token)
+        grant = self._wire(fleet, attempt, token)
         machine = self.world.machines[decision.node]
         agent = machine.agents.get(run)
         if not machine.reachable or agent is None:
@@ -117,6 +120,13 @@ class SimHands:
         if objection is not None:
             raise TransientError(f"{decision.node} refused grant {grant.number}: {objection}")
         return Done(f"accepted grant {grant.number}", tuple(self.eyes.answer(decision.node, run)))
+
+    def _wire(self, fleet: Fleet, attempt: Attempt, token: int) -> Grant:
+        """Return the grant as its agents read it; the same object for the same grant."""
+        seats = attempt.grant
+        if self._wired is None or self._wired[0] is not seats or self._wired[1].token != token:
+            self._wired = (seats, wire_grant(fleet, attempt, token))
+        return self._wired[1]
 
 
 def _attempt(fleet: Fleet, decision: GiveGrant) -> Attempt:

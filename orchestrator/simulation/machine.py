@@ -111,6 +111,7 @@ class SimMachine:
     on: bool = True
     cut: int = 0  #: how many faults cut its network off from everybody
     deaf: int = 0  #: how many faults keep the controller alone from reaching it
+    unregistered: int = 0  #: how many faults keep it from every register
     repairing: bool = False
     faults: list[Fault] = field(default_factory=list)
     agents: dict[Run, SimAgent] = field(default_factory=dict)

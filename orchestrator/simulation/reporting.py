@@ -13,7 +13,7 @@ from orchestrator.simulation.machine import SimAgent, SimMachine
 EPOCH = BEGIN.timestamp()
 
 
-def report_of(
+def report_of(  # noqa: PLR0913 - a report has that many parts
     machine: SimMachine,
     agent: SimAgent,
     now: float,

@@ -1,4 +1,4 @@
-"""How far a run has trained, and what of it is durable: in closed form, however long nothing happens.
+"""How far a run has trained, and what of it is durable: in closed form, over any time.
 
 A cycle is `interval` seconds of training and `stall` seconds of standing still; the checkpoint of
 a cycle shows the state at the end of its training and is durable `lag` seconds after its stall.
@@ -84,8 +84,6 @@ class Training:
         hidden = int((self.stall + self.lag) // period) + 1  # begun, and not durable yet
         first = max(1, last - hidden - KEPT)
         return [
-            Saved(
-                self.work + self.speed * n * self.interval, self.since + n * period + self.lag
-            )
+            Saved(self.work + self.speed * n * self.interval, self.since + n * period + self.lag)
             for n in range(first, last + 1)
         ]

@@ -13,8 +13,8 @@ from random import Random
 from orchestrator.core.decisions import RepairStep
 from orchestrator.core.nodes import ClusterName, NodeName
 from orchestrator.simulation.dice import lognormal
-from orchestrator.simulation.machine import Fault, Kind, SimMachine
-from orchestrator.simulation.plan import ClusterPlan, CohortPlan
+from orchestrator.simulation.machine import Fault, SimMachine
+from orchestrator.simulation.plan import ClusterPlan, CohortPlan, Kind
 from orchestrator.simulation.world import World
 
 YEAR = 365 * 86_400.0
@@ -59,8 +59,7 @@ class Weather:
         fault = make_fault(world, kind, dice)
         self._note(machine, kind)
         if kind is Kind.HANG:
-            for run in sorted(machine.agents):
-                world.gangs[run].struck(node, kind)
+            world.hang(node)
             return
         if kind is Kind.LINK and not lasts:
             lasts = lognormal(dice, 300.0, world.plan.repair.spread)
@@ -82,9 +81,7 @@ class Weather:
             if machine.on and not machine.faults and not machine.repairing:
                 fault = Fault(Kind.PROBE, self.world.now)
                 self.world.befall(node, fault)
-                self.world.agenda.after(
-                    probes.alarm_lasts, lambda: self.world.heal(node, fault)
-                )
+                self.world.agenda.after(probes.alarm_lasts, lambda: self.world.heal(node, fault))
             later()
 
         def later() -> None:
@@ -101,9 +98,7 @@ def make_fault(world: World, kind: Kind, dice: Random) -> Fault:
         fixed_by = RepairStep.RESET if dice.random() < 0.5 else RepairStep.REBOOT
         takes = lognormal(dice, plan.repair.easy, plan.repair.spread)
     else:
-        fixed_by, takes = RepairStep.REPLACE, lognormal(
-            dice, plan.repair.hard, plan.repair.spread
-        )
+        fixed_by, takes = RepairStep.REPLACE, lognormal(dice, plan.repair.hard, plan.repair.spread)
     seen_from = now + (plan.times.detect if kind in (Kind.GPU, Kind.DEGRADED) else 0.0)
     while dice.random() < plan.probes.miss:
         seen_from += 60.0

@@ -18,8 +18,8 @@ from orchestrator.runtime.lineage import Because, Member
 from orchestrator.simulation.agenda import BEGIN, Agenda
 from orchestrator.simulation.dice import Dice
 from orchestrator.simulation.gang import Gang
-from orchestrator.simulation.machine import RUNGS, Fault, Kind, Run, SimAgent, SimMachine
-from orchestrator.simulation.plan import JobPlan, Plan
+from orchestrator.simulation.machine import RUNGS, Fault, Run, SimAgent, SimMachine
+from orchestrator.simulation.plan import JobPlan, Kind, Plan
 from orchestrator.simulation.register import SimRegister
 from orchestrator.simulation.truth import Books, Doing
 
@@ -49,6 +49,10 @@ class Watcher(Protocol):
 class Witness(Protocol):
     """Whoever checks that what must never happen does not."""
 
+    def node_struck(self, node: NodeName) -> None:
+        """See something of its own befall a node, or end."""
+        ...
+
     def ranks_stopped(self, run: Run, because: Because) -> None:
         """See the ranks of a running generation stop."""
         ...
@@ -75,10 +79,12 @@ class World:
     watchers: list[Watcher] = field(default_factory=list)
     witnesses: list[Witness] = field(default_factory=list)
     make_gang: Callable[[World, Run, JobSpec], Gang] | None = None
+    splits: list[frozenset[NodeName]] = field(default_factory=list)  #: cut off from all other nodes
+    hears: Callable[[NodeName], bool] = lambda node: True  #: whether the controller hears a node
     mended: list[Callable[[SimMachine, RepairStep], None]] = field(default_factory=list)
     _ports: int = 20_000
     _reached: dict[JobName, float] = field(default_factory=dict)
-    _seats: dict[Run, set[NodeName]] = field(default_factory=dict)
+    _alive: dict[Run, dict[NodeName, SimAgent]] = field(default_factory=dict)
 
     @classmethod
     def build(cls, plan: Plan, dice: Dice) -> World:
@@ -117,11 +123,7 @@ class World:
 
     def agents_of(self, run: Run) -> dict[NodeName, SimAgent]:
         """Return the live agents of an attempt, by node."""
-        return {
-            node: self.machines[node].agents[run]
-            for node in sorted(self._seats.get(run, ()))
-            if run in self.machines[node].agents
-        }
+        return self._alive.setdefault(run, {})
 
     def books_of(self, run: Run) -> Books:
         """Return the books of a job."""
@@ -130,6 +132,17 @@ class World:
     def reached(self, job: JobName) -> float:
         """Return the most work its ranks had done when they stopped last."""
         return self._reached.get(job, 0.0)
+
+    def apart(self, one: NodeName, other: NodeName) -> bool:
+        """Say whether two nodes cannot speak with each other."""
+        if not (self.machines[one].up and self.machines[other].up):
+            return True
+        return any((one in split) != (other in split) for split in self.splits)
+
+    def writes(self, node: NodeName, job: JobName) -> bool:
+        """Say whether a node reaches the register of a job."""
+        machine = self.machines[node]
+        return machine.up and not machine.unregistered and not self.registers[job].down
 
     # --- what gangs tell --------------------------------------------------------------------------
 
@@ -194,7 +207,7 @@ class World:
         agent.note("agent-started", f"agent of {run[0]}/{run[1]}", EPOCH + self.now)
         machine.agents[run] = agent
         machine.gone.pop(run, None)
-        self._seats.setdefault(run, set()).add(node)
+        self._alive.setdefault(run, {})[node] = agent
         if run not in self.gangs:
             if self.make_gang is None:
                 raise PermanentError("this world has no gangs")
@@ -207,6 +220,7 @@ class World:
         machine = self.machines[node]
         if run in machine.agents:
             del machine.agents[run]
+            del self._alive[run][node]
             self.gangs[run].ended(node)
         if proof:
             machine.gone[run] = proof
@@ -235,6 +249,7 @@ class World:
 
     def befall(self, node: NodeName, fault: Fault) -> None:
         """Let a fault begin."""
+        self._witness(node)
         machine = self.machines[node]
         machine.faults.append(fault)
         if fault.kind is Kind.CRASH:
@@ -249,16 +264,26 @@ class World:
         else:
             self.touch_node(node)
 
+    def hang(self, node: NodeName) -> None:
+        """Let the ranks of a node make no progress any more; the node has nothing."""
+        self._witness(node)
+        self._strike(self.machines[node], Kind.HANG)
+
     def heal(self, node: NodeName, fault: Fault) -> None:
         """Let a fault end by itself."""
         machine = self.machines[node]
         if fault not in machine.faults:
             return
+        self._witness(node)
         machine.faults.remove(fault)
         if fault.kind is Kind.LINK:
             machine.cut -= 1
         self._strike(machine, fault.kind)
         self.touch_node(node)
+
+    def _witness(self, node: NodeName) -> None:
+        for witness in self.witnesses:
+            witness.node_struck(node)
 
     def _strike(self, machine: SimMachine, kind: Kind) -> None:
         for run in sorted(machine.agents):
@@ -303,6 +328,7 @@ class World:
         return enough or step is max(can, key=RUNGS.index)
 
     def _repaired(self, machine: SimMachine, step: RepairStep, mends: list[Fault]) -> None:
+        self._witness(machine.node)
         machine.repairing = False
         machine.faults = [fault for fault in machine.faults if fault not in mends]
         if step is RepairStep.REPLACE:
