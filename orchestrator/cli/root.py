@@ -54,6 +54,9 @@ class Later:
 
 COMMANDS: Mapping[str, Later] = {
     "demo": Later("orchestrator.cli.demo:demo", "See training survive seven faults, right here."),
+    "simulate": Later(
+        "orchestrator.cli.simulate:simulate", "Run the deciding part over a simulated fleet."
+    ),
     "status": Later("orchestrator.cli.fleet:status", "Show the fleet on one page."),
     "plan": Later("orchestrator.cli.fleet:plan", "Say what would be decided now; change nothing."),
     "why": Later("orchestrator.cli.why:why", "Tell the story of a node, a job or an attempt."),

@@ -12,7 +12,8 @@ from orchestrator.core.nodes import ClusterName, JobName, NodeName, NodeState
 from orchestrator.core.observations import OrderKind
 from orchestrator.core.policies import Policy
 from orchestrator.core.submission import plain
-from orchestrator.simulation.agenda import DAY, moment
+from orchestrator.runtime.lineage import Because
+from orchestrator.simulation.agenda import DAY, moment, second
 from orchestrator.simulation.brief import BriefGang
 from orchestrator.simulation.controller import Controller
 from orchestrator.simulation.dice import Dice
@@ -20,6 +21,8 @@ from orchestrator.simulation.full import FullGang
 from orchestrator.simulation.gang import Gang
 from orchestrator.simulation.machine import Run
 from orchestrator.simulation.plan import JobPlan, Plan
+from orchestrator.simulation.samples import Samples
+from orchestrator.simulation.strikes import Strikes
 from orchestrator.simulation.training import Training
 from orchestrator.simulation.truth import Doing
 from orchestrator.simulation.weather import Weather, in_use
@@ -30,6 +33,8 @@ UNSETTLED = frozenset({NodeState.BURN_IN, NodeState.QUARANTINED, NodeState.DRAIN
 ENDLESS = 1_000_000  #: attempts and generations of a run that is meant to last for ever
 PRUNE_EVERY = 6 * 3_600.0
 HISTORY = timedelta(hours=1)
+TOLD_BEFORE = 5.0  #: seconds before an outage that belong to its story
+STORY_MAX = 400
 
 
 @dataclass(eq=False)
@@ -40,6 +45,54 @@ class Evicted:
     node: NodeName
     reason: str
     rightly: bool  #: something was wrong with it
+
+
+@dataclass(eq=False)
+class Outage:
+    """One time in which a job made no steps, and what was told meanwhile."""
+
+    job: JobName
+    start: float
+    because: str
+    end: float = 0.0
+    told: list[tuple[float, str]] = field(default_factory=list)
+
+    @property
+    def seconds(self) -> float:
+        """How long it was."""
+        return self.end - self.start
+
+
+@dataclass(eq=False)
+class Outages:
+    """Remembers the costliest outage of a world with what the ledger told of it."""
+
+    controller: Controller
+    world: World
+    open: dict[JobName, Outage] = field(default_factory=dict)
+    worst: Outage | None = None
+    count: int = 0
+
+    def node_struck(self, node: NodeName) -> None:
+        """Nothing: nodes are no outages."""
+
+    def ranks_stopped(self, run: Run, because: Because) -> None:
+        """See training stop."""
+        words = f"{because.cause.value} on {because.node}: {because.fingerprint}"
+        self.open.setdefault(run[0], Outage(run[0], self.world.now, words))
+
+    def resumed(self, run: Run, work: float) -> None:
+        """See training go on."""
+        outage = self.open.pop(run[0], None)
+        if outage is None:
+            return
+        outage.end = self.world.now
+        self.count += 1
+        if self.worst is None or outage.seconds > self.worst.seconds:
+            since = moment(outage.start - TOLD_BEFORE)
+            story = self.controller.ledger.story(None, since=since, limit=STORY_MAX)
+            outage.told = [(second(one.recorded_at or one.at), one.text) for one in story]
+            self.worst = outage
 
 
 @dataclass(eq=False)
@@ -64,6 +117,9 @@ class Simulation:
         self.world.hears = self._hears
         self.controller = Controller(self.world, self.policy)
         self.controller.ledger.applied.append(self._applied)
+        self.outages = Outages(self.controller, self.world)
+        self.world.witnesses.append(self.outages)
+        self.samples = Samples(self.world, self.controller)
         self._unsettled: dict[ClusterName, set[NodeName]] = {}
 
     @property
@@ -78,7 +134,9 @@ class Simulation:
             agenda.at(job.submitted_at, lambda job=job: self._submit(job))  # type: ignore[misc]
         self.controller.start()
         self.weather.begin()
+        Strikes(self.world, self.weather, self.controller).begin()
         agenda.after(PRUNE_EVERY, self._prune)
+        self.samples.begin()
 
     def run(self, until: float, progress: Callable[[float], None] | None = None) -> None:
         """Let everything happen until a second; `progress` is told each simulated day."""
@@ -143,10 +201,6 @@ class Simulation:
             total += (at - since) * before
             before, since = every, at
         return (total + (self.now - since) * before) / self.now if self.now else before
-
-    def phases(self) -> list[dict[str, object]]:
-        """Return when which cohort was held to be in which phase."""
-        return []
 
     def in_use(self, node: NodeName) -> bool:
         """Say whether a node holds ranks."""

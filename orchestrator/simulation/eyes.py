@@ -215,7 +215,7 @@ class SimEyes:
                 yield AgentSeen(node, moment(self._at(at)), known.report)
 
     def _findings(self, machine: SimMachine) -> tuple[Finding, ...]:
-        return machine.findings(self._at(self.world.now))
+        return machine.findings(self.world.now)
 
     def _probe(self, node: NodeName, fleet: Fleet) -> Iterator[Observation]:
         known = fleet.nodes.get(node)

@@ -74,6 +74,7 @@ class Fault:
     fixed_by: RepairStep = RepairStep.REBOOT
     takes: float = 1_200.0  #: seconds, of the step that mends it
     seen_from: float = 0.0  #: moment from which checks see it
+    until: float | None = None  #: of a trace: no repair ends before, and then it is over
 
 
 @dataclass(slots=True, eq=False)
@@ -112,6 +113,7 @@ class SimMachine:
     cut: int = 0  #: how many faults cut its network off from everybody
     deaf: int = 0  #: how many faults keep the controller alone from reaching it
     unregistered: int = 0  #: how many faults keep it from every register
+    skew: float = 0.0  #: seconds that its clock is ahead
     repairing: bool = False
     faults: list[Fault] = field(default_factory=list)
     agents: dict[Run, SimAgent] = field(default_factory=dict)
@@ -158,17 +160,18 @@ class SimMachine:
         return MachineSeen(self.node, self.cohort, machine, power, self.boot_id)
 
     def findings(self, now: float) -> tuple[Finding, ...]:
-        """Return what a whole look of the checks says now."""
+        """Return what a whole look of the checks says now, on the machine's own clock."""
         signs = {
             (sign[0], sign[1]): sign
             for fault in self.faults
-            if fault.seen_from <= now
+            if fault.seen_from <= now  # by the world's clock
             for sign in SIGNS.get(fault.kind, ())
         }
         self.alarmed.update(dict.fromkeys(signs, self.boot))
         fine = {key for key, boot in self.alarmed.items() if boot == self.boot} - signs.keys()
-        said = [self._fine("disk", "host", now), *(self._fine(*key, now) for key in sorted(fine))]
-        return (*said, *(self._wrong(sign, now) for sign in signs.values()))
+        at = now + self.skew
+        said = [self._fine("disk", "host", at), *(self._fine(*key, at) for key in sorted(fine))]
+        return (*said, *(self._wrong(sign, at) for sign in signs.values()))
 
     def _fine(self, check: str, component: str, now: float) -> Finding:
         return Finding(

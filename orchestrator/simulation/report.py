@@ -56,9 +56,18 @@ def job_report(sim: Simulation, job: str) -> dict[str, Any]:
         "swaps": books.swaps,
         "lost_s": round(books.lost, 1),
         "time_s": times,
+        "waited_share": round(figures.waited / figures.wall, 5) if figures.wall else 0.0,
         "interval_min": round(sim.mean_interval(job) / 60.0, 2),
-        "standby_nodes": round(books.spare_seconds / max(1.0, figures.wall), 2),
+        "spares_wanted": sim.samples.mean_spares(job),
+        "spare_cost_share": round(_idle_cost(sim, job), 5),
+        "phase_p": sim.samples.mean_phase(),
     }
+
+
+def _idle_cost(sim: Simulation, job: str) -> float:
+    """Return what the spares that the policy wanted cost, over what the gang itself cost."""
+    gang = sim.world.jobs[JobName(job)].nodes
+    return sim.samples.mean_spares(job) / gang
 
 
 def world_report(sim: Simulation) -> dict[str, Any]:
@@ -76,5 +85,5 @@ def world_report(sim: Simulation) -> dict[str, Any]:
         "false_evictions": wrongly,
         "healthy_jobs_killed": len(sim.witness.killed),
         "jobs": [job_report(sim, job.name) for job in sim.plan.jobs],
-        "phases": sim.phases(),
+        "phases": sim.samples.phases(),
     }

@@ -57,7 +57,7 @@ class Weather:
         if machine.faults or machine.repairing or not machine.on:
             return
         fault = make_fault(world, kind, dice)
-        self._note(machine, kind)
+        self.note(machine, kind)
         if kind is Kind.HANG:
             world.hang(node)
             return
@@ -67,7 +67,8 @@ class Weather:
         if lasts:
             world.agenda.after(lasts, lambda: world.heal(node, fault))
 
-    def _note(self, machine: SimMachine, kind: Kind) -> None:
+    def note(self, machine: SimMachine, kind: Kind) -> None:
+        """Remember a failure for the report."""
         cohort = f"{machine.cluster}/{machine.cohort}"
         one = Failed(self.world.now, machine.node, cohort, kind, in_use(self.world, machine))
         self.failed.append(one)

@@ -278,8 +278,14 @@ class World:
         machine.faults.remove(fault)
         if fault.kind is Kind.LINK:
             machine.cut -= 1
+        if fault.kind is Kind.CRASH and not machine.repairing:
+            self.boot(machine)
         self._strike(machine, fault.kind)
         self.touch_node(node)
+
+    def saw(self, node: NodeName) -> None:
+        """Let everybody know that a node, or its network, had something just now."""
+        self._witness(node)
 
     def _witness(self, node: NodeName) -> None:
         for witness in self.witnesses:
@@ -312,14 +318,19 @@ class World:
         if step not in can:
             raise PermanentError(f"{machine.cluster}: the provider cannot {step} a machine")
         mends = [fault for fault in machine.faults if self._mends(step, fault, can)]
-        takes = max([fault.takes for fault in mends], default=self.plan.times.boot)
+        takes = max([self._takes(fault) for fault in mends], default=self.plan.times.boot)
         if step is RepairStep.REPLACE:
-            takes = max([takes, *(fault.takes for fault in machine.faults)])
+            takes = max([takes, *(self._takes(fault) for fault in machine.faults)])
             mends = list(machine.faults)
         machine.repairing = True
         self.power_off(machine)
         self.agenda.after(takes, lambda: self._repaired(machine, step, mends))
         return takes
+
+    def _takes(self, fault: Fault) -> float:
+        if fault.until is None:
+            return fault.takes
+        return max(self.plan.times.boot, fault.until - self.now)
 
     def _mends(self, step: RepairStep, fault: Fault, can: list[RepairStep]) -> bool:
         if fault.kind in (Kind.LINK, Kind.PROBE):
