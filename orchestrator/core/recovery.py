@@ -16,7 +16,7 @@ from orchestrator.core.gang import Gang, read_gang
 from orchestrator.core.granting import give_grant, issue_grant
 from orchestrator.core.jobs import OVER, Attempt, AttemptState, Job, JobState, Outcome, WhenAlone
 from orchestrator.core.look import LIVE, Look
-from orchestrator.core.nodes import JobName
+from orchestrator.core.nodes import JobName, NodeName
 from orchestrator.core.pages import Page
 from orchestrator.core.placement import choose_cluster, fence_is_ours, fenced, spares
 from orchestrator.core.seating import in_sight, keep_seats
@@ -167,7 +167,7 @@ def _failure(look: Look, attempt: Attempt, gang: Gang) -> tuple[str, str] | None
             mark = str(report.failure.get("fingerprint") or report.failure.get("cause") or "")
             return mark, f"the gang gave up on {node.name}: {mark or 'no reason given'}"
     done = [name for name in gang.members if _stage(gang, name) is Stage.FINISHED]
-    rest = [name for name in gang.members if name not in done]
+    rest = [name for name in gang.members if _stage(gang, name) is not Stage.FINISHED]
     if done and rest and all(_lost_for_good(look, attempt, name) for name in rest):
         return "ended in part", f"{', '.join(done)} ended well, {', '.join(rest)} did not"
     return None
@@ -183,8 +183,9 @@ def _lost_for_good(look: Look, attempt: Attempt, name: str) -> bool:
     return False
 
 
-def _stage(gang: Gang, name: str) -> Stage | None:
-    return next((r.stage for node, r in gang.reports.items() if node == name), None)
+def _stage(gang: Gang, name: NodeName) -> Stage | None:
+    report = gang.reports.get(name)
+    return None if report is None else report.stage
 
 
 def _move(look: Look, attempt: Attempt) -> None:

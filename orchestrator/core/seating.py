@@ -30,7 +30,8 @@ def ranked(look: Look, attempt: Attempt, gang: Gang) -> list[Node]:
     """Return the held seats: members of the generation first, in its order, then by state."""
     held = {node.name: node for node in look.seats(attempt) if node.state in HOLDS}
     members = [held[name] for name in gang.members if name in held]
-    others = [node for node in held.values() if node.name not in gang.members]
+    known = frozenset(gang.members)
+    others = [node for node in held.values() if node.name not in known]
     others.sort(
         key=lambda node: (node.state is not S.IN_USE, not _up(look, attempt, node), node.name)
     )

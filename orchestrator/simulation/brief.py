@@ -159,8 +159,9 @@ class BriefGang:
     def report(self, node: NodeName) -> AgentReport:
         """Return what the agent of a node says of itself."""
         agent = self.agents[node]
-        witness = node == self._witness()
-        lost = tuple(sorted(self._lost_seats())) if witness else ()
+        lost: tuple[NodeName, ...] = ()
+        if self.lost and node == self._witness():
+            lost = tuple(sorted(self._lost_seats()))
         return report_of(
             self.world.machines[node],
             agent,
@@ -433,9 +434,9 @@ class BriefGang:
 
     def _witness(self) -> NodeName | None:
         """Name the node whose agent watches all others."""
-        here = [node for node in self.members if node in self.agents and node not in self.lost]
-        others = (node for node in sorted(self.agents) if node not in self.lost)
-        return here[0] if here else next(others, None)
+        agents, lost = self.agents, self.lost
+        here = next((node for node in self.members if node in agents and node not in lost), None)
+        return here or next((node for node in sorted(agents) if node not in lost), None)
 
     def _touch_all(self) -> None:
         for node in self.agents:

@@ -34,6 +34,7 @@ from orchestrator.daemon.rhythm import Bell, rhythm
 from orchestrator.runtime.reports import AgentReport
 from orchestrator.simulation.agenda import moment
 from orchestrator.simulation.machine import Run, SimMachine
+from orchestrator.simulation.plan import Kind
 from orchestrator.simulation.world import World
 
 IDLE = frozenset({NodeState.PROBATION, NodeState.SPARE, NodeState.QUARANTINED, NodeState.BURN_IN})
@@ -70,6 +71,7 @@ class SimEyes:
     registers: dict[JobName, None] = field(default_factory=dict)
     heard: dict[tuple[NodeName, Run], Heard] = field(default_factory=dict)
     probed: dict[NodeName, float] = field(default_factory=dict)
+    looked: dict[NodeName, tuple[str, tuple[Kind, ...]]] = field(default_factory=dict)
     listed: dict[ClusterName, list[tuple[float, InventorySeen]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -200,10 +202,11 @@ class SimEyes:
         report = self.world.gangs[run].report(node)
         self.heard[node, run] = Heard(report, now)
         yield AgentSeen(node, moment(self._at(now)), report)
-        self.probed[node] = now
-        yield Probed(
-            node, moment(self._at(now)), machine.boot_id, self._findings(machine), complete=True
-        )
+        looks = (machine.boot_id, machine.symptoms(now))
+        if self.looked.get(node) != looks:  # else the checks beside it say the same as last time
+            self.looked[node], self.probed[node] = looks, now
+            findings = self._findings(machine)
+            yield Probed(node, moment(self._at(now)), machine.boot_id, findings, complete=True)
 
     def _last_answer(self, node: NodeName, run: Run) -> Iterator[Observation]:
         """Return the answer that the last bell before the change would have brought."""

@@ -159,6 +159,10 @@ class SimMachine:
         power = Power.RUNNING if self.on else Power.STOPPED
         return MachineSeen(self.node, self.cohort, machine, power, self.boot_id)
 
+    def symptoms(self, now: float) -> tuple[Kind, ...]:
+        """Return what checks can see now, kind by kind."""
+        return tuple(fault.kind for fault in self.faults if fault.seen_from <= now)
+
     def findings(self, now: float) -> tuple[Finding, ...]:
         """Return what a whole look of the checks says now, on the machine's own clock."""
         signs = {
