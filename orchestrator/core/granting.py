@@ -19,6 +19,10 @@ from orchestrator.core.placement import HOLDS
 from orchestrator.core.seating import ranked
 from orchestrator.runtime.reports import Stage
 
+HAND_ON_ABOVE = 8  #: seats of a gang from which on peers hand a grant on
+HANDED = 3  #: agents of such a gang that we give it to
+HAND_ON_LOOKS = 2  #: looks at the agents in which they have that time
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
@@ -51,18 +55,35 @@ def issue_grant(look: Look, attempt: Attempt, gang: Gang) -> None:
 
 
 def give_grant(look: Look, attempt: Attempt) -> None:
-    """Give the newest grant to every agent of the attempt that has not accepted it."""
+    """Give the newest grant to every agent of the attempt that has not accepted it.
+
+    In a large gang the first few get it at once and hand it on to their peers; who has not got it
+    by then, and who is left out, gets it from us. (Two grants an incident are two calls for each
+    node of the gang otherwise.)
+    """
     grant = attempt.grant
     if grant is None:
         return
+    first = _first_to_get_it(look, attempt, grant)
     for name, agent in look.agents(attempt):
         report = agent.report
         if report is None or not answers(agent) or report.stage in FINAL:
             continue
-        if report.grant < grant.number:
+        if report.grant < grant.number and (first is None or name in first):
             reason = f"it holds grant {report.grant}: {grant.reason}"
             numbers = (attempt.number, grant.number)
             look.ask(GiveGrant(name, attempt.job, *numbers, report.agent, reason))
+
+
+def _first_to_get_it(look: Look, attempt: Attempt, grant: SeatGrant) -> frozenset[NodeName] | None:
+    """Return whom we give a grant while its peers may still hand it on; None: everybody."""
+    if len(grant.seats) <= HAND_ON_ABOVE:
+        return None
+    if look.due(grant.issued_at + HAND_ON_LOOKS * look.policy.look_every):
+        return None
+    answering = {name for name, agent in look.agents(attempt) if answers(agent)}
+    some = [name for name in grant.seats if name in answering][:HANDED]
+    return frozenset([*some, *answering.difference(grant.seats)])
 
 
 def _wanted(look: Look, attempt: Attempt, gang: Gang) -> Wanted | None:

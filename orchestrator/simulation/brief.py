@@ -61,6 +61,7 @@ class BriefGang:
     because: Because = field(default_factory=lambda: Because(Cause.START))
     lost: set[NodeName] = field(default_factory=set)  #: seats that are missed
     short: str = ""
+    told: bool = False  #: what a checkpoint costs was noted
     _members: tuple[NodeName, ...] = ()
     _next: Event | None = None
     _done_at: Event | None = None
@@ -367,10 +368,18 @@ class BriefGang:
         self.clock.committing = not self.world.registers[self.run[0]].down
         self.clock.start(self.world.now, work)
         self._turn(Doing.TRAINING)
+        if not self.told:
+            first = self.clock.interval + self.clock.stall + self.clock.lag
+            self.world.agenda.after(first, self._first_commit)
         if self.plan.work is not None:
             left = (self.plan.work - work) / self.clock.speed
             stalls = left / self.clock.interval * self.clock.stall
             self._done_at = self.world.agenda.after(left + stalls, self._finish)
+
+    def _first_commit(self) -> None:
+        """Let everybody see the first checkpoint when it is durable; later ones when it matters."""
+        if self.phase is Phase.RUNNING and not self.told:
+            self._record(self.clock.settle(self.world.now))
 
     def _finish(self) -> None:
         if self.phase is not Phase.RUNNING:
@@ -405,6 +414,16 @@ class BriefGang:
             return
         if record(register, generation, self.plan, saved):
             self.world.touch_register(self.run[0])
+            self._tell_commit()
+
+    def _tell_commit(self) -> None:
+        """Let the leader's agent note what a checkpoint costs, as the vault measures it."""
+        leader = self.agents.get(self.members[0])
+        if leader is not None and self.world.machines[self.members[0]].up:
+            data = {"stall_seconds": self.clock.stall, "lag_seconds": self.clock.lag}
+            self.told = True
+            leader.note("commit", "a checkpoint is durable", EPOCH + self.world.now, data)
+            self.world.touch_agent(self.members[0], self.run)
 
     # --- small things -----------------------------------------------------------------------------
 

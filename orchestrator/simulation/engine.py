@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from orchestrator.core.decisions import Enlist, LedgerOnly, MoveNode
+from orchestrator.core.decisions import Enlist, LedgerOnly, MoveNode, SetCadence
 from orchestrator.core.jobs import JobSpec, WhenAlone
 from orchestrator.core.nodes import ClusterName, JobName, NodeName, NodeState
 from orchestrator.core.observations import OrderKind
@@ -30,7 +30,7 @@ from orchestrator.simulation.witness import Witness
 from orchestrator.simulation.world import World
 
 UNSETTLED = frozenset({NodeState.BURN_IN, NodeState.QUARANTINED, NodeState.DRAINING})
-ENDLESS = 1_000_000  #: attempts and generations of a run that is meant to last for ever
+ENDLESS = 1_000_000  #: attempts of a run that is meant to last for ever
 PRUNE_EVERY = 6 * 3_600.0
 HISTORY = timedelta(hours=1)
 TOLD_BEFORE = 5.0  #: seconds before an outage that belong to its story
@@ -79,7 +79,9 @@ class Outages:
     def ranks_stopped(self, run: Run, because: Because) -> None:
         """See training stop."""
         words = f"{because.cause.value} on {because.node}: {because.fingerprint}"
-        self.open.setdefault(run[0], Outage(run[0], self.world.now, words))
+        books = self.world.books[run[0]]
+        start = self.world.now if books.doing is Doing.TRAINING else books.since
+        self.open.setdefault(run[0], Outage(run[0], start, words))
 
     def resumed(self, run: Run, work: float) -> None:
         """See training go on."""
@@ -175,9 +177,17 @@ class Simulation:
                     rightly = bool(self.world.machines[node].faults)
                     self.evictions.append(Evicted(self.now, node, reason, rightly))
                 self._settle(node, self.world.machines[node].cluster, end)
+            case SetCadence(job=job, attempt=attempt, every=every):
+                self._retune((job, attempt), every.total_seconds())
             case _:
                 pass
         self.witness.applied(decision, at)
+
+    def _retune(self, run: Run, every: float) -> None:
+        self.tuned.setdefault(run[0], []).append((self.now, every))
+        self.world.intervals[run[0]] = every
+        if run in self.world.gangs:
+            self.world.gangs[run].retune(every)
 
     def _settle(self, node: NodeName, cluster: ClusterName, state: NodeState) -> None:
         self.states[node] = state
@@ -219,7 +229,6 @@ def spec_of(job: JobPlan) -> JobSpec:
         nodes_min=job.nodes_min or job.nodes,
         nodes_max=job.nodes,
         clusters=tuple(ClusterName(name) for name in job.clusters),
-        generations_max=ENDLESS,
         attempts_max=ENDLESS,
         register=f"sim:/{job.name}",
         checkpoints=f"sim:/{job.name}",
@@ -229,8 +238,10 @@ def spec_of(job: JobPlan) -> JobSpec:
 
 def _maker(plan: Plan) -> Callable[[World, Run, JobSpec], Gang]:
     def make(world: World, run: Run, spec: JobSpec) -> Gang:
-        job = world.jobs[JobName(run[0])]
-        clock = Training(job.interval, job.stall, job.lag)
+        job_name = JobName(run[0])
+        job = world.jobs[job_name]
+        interval = world.intervals.get(job_name, job.interval)
+        clock = Training(interval, job.stall, job.lag)
         if plan.gangs == "full":
             return FullGang(world, run, job, spec, clock)
         return BriefGang(world, run, job, spec, clock)

@@ -69,6 +69,7 @@ class FullGang:
     _count: int = 0
     _next: Event | None = None
     _trained: str | None = None  #: mark of the generation that trained last
+    _mourned: str | None = None  #: mark of the generation whose end was told last
     _finish: Event | None = None
     _stores: int = 9_000
     takes: int = 0
@@ -407,7 +408,9 @@ class FullGang:
         if generation is None:
             raise AssertionError(f"ranks of {self.run} on {node} ended twice")
         because = seat.machine.failure
-        if self.training and seat.up and because is not None:
+        trained = generation.mark == self._trained and generation.mark != self._mourned
+        if trained and because is not None:
+            self._mourned = generation.mark
             self.world.stopped(self.run, because)
         seat.up = False
         self._review()
@@ -507,6 +510,11 @@ class FullGang:
         writes = reaches and (rules or self.dice.random() < RACES)
         if writes and record(register, generation, self.plan, saved):
             self.world.touch_register(self.run[0])
+            seat = self.seats.get(leader.node)
+            if seat is not None:
+                data = {"stall_seconds": self.clock.stall, "lag_seconds": self.clock.lag}
+                seat.agent.note("commit", "a checkpoint is durable", EPOCH + self.world.now, data)
+                self.world.touch_agent(leader.node, self.run)
 
     def _finished(self, latest: Generation) -> None:
         if self._trained != latest.mark or not self.training:

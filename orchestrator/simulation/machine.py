@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from orchestrator.core.decisions import RepairStep
@@ -90,10 +91,12 @@ class SimAgent:
     notes: list[Note] = field(default_factory=list)
     told: int = 0  #: notes ever written
 
-    def note(self, kind: str, text: str, at: float) -> None:
+    def note(
+        self, kind: str, text: str, at: float, data: Mapping[str, object] | None = None
+    ) -> None:
         """Write a note for the controller."""
         self.told += 1
-        self.notes.append(Note(self.told, at, kind, text))
+        self.notes.append(Note(self.told, at, kind, text, data or {}))
 
 
 @dataclass(slots=True, eq=False)

@@ -8,7 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.core.nodes import NodeState
+from orchestrator.core import outlook
+from orchestrator.core.look import LIVE, Look
+from orchestrator.core.nodes import ClusterName, CohortName
 from orchestrator.simulation.agenda import DAY
 from orchestrator.simulation.controller import Controller
 from orchestrator.simulation.world import World
@@ -32,7 +34,7 @@ class Samples:
 
     world: World
     controller: Controller
-    every: float = DAY / 4
+    every: float = DAY / 2
     cohorts: list[Sample] = field(default_factory=list)
     spares: dict[str, list[int]] = field(default_factory=dict)
 
@@ -42,13 +44,17 @@ class Samples:
 
     def _look(self) -> None:
         if self.controller.alive:
-            fleet = self.controller.fleet
-            for attempt in fleet.attempts:
-                seats = sum(
-                    node.job == attempt.job and node.state is NodeState.STANDBY
-                    for node in fleet.nodes.values()
-                )
-                self.spares.setdefault(attempt.job, []).append(seats)
+            look = Look(self.controller.fleet, self.controller.policy)
+            for attempt in look.attempts(LIVE):
+                self.spares.setdefault(attempt.job, []).append(outlook.spares_wanted(look, attempt))
+            for cluster in self.world.plan.clusters:
+                for cohort in cluster.cohorts:
+                    held = outlook.cohort_outlook(
+                        look, ClusterName(cluster.name), CohortName(cohort.name)
+                    )
+                    name = f"{cluster.name}/{cohort.name}"
+                    sample = Sample(self.world.now, name, held.p_chaotic, held.rate)
+                    self.cohorts.append(sample)
         self.world.agenda.after(self.every, self._look)
 
     def mean_spares(self, job: str) -> float:

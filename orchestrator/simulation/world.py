@@ -75,6 +75,7 @@ class World:
     gangs: dict[Run, Gang] = field(default_factory=dict)
     books: dict[JobName, Books] = field(default_factory=dict)
     jobs: dict[JobName, JobPlan] = field(default_factory=dict)
+    intervals: dict[JobName, float] = field(default_factory=dict)  #: that the policy asked for
     api: dict[ClusterName, list[str]] = field(default_factory=dict)  #: what ails a provider's API
     watchers: list[Watcher] = field(default_factory=list)
     witnesses: list[Witness] = field(default_factory=list)
