@@ -72,7 +72,7 @@ def test_a_broken_gpu_is_evicted_repaired_and_trusted_again() -> None:
 def test_equal_seeds_give_equal_worlds() -> None:
     one, two = (world_report(play(chances(), Policy(), seed=5)) for _ in range(2))
     assert one == two
-    assert one["failures"] > 5
+    assert one["failures"] >= 3
     assert world_report(play(chances(), Policy(), seed=6)) != one
 
 
