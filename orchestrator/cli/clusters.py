@@ -32,15 +32,22 @@ def list_clusters(session: Session, output: str) -> None:
 @click.pass_obj
 def show(session: Session, name: str, output: str) -> None:
     """Show one cluster and its nodes."""
+    from orchestrator.cli.phases import COHORT_COLUMNS, cohort_row, outlooks, phase_cells
     from orchestrator.cli.views import NODE_COLUMNS, cluster_row, node_row
 
     fleet = session.fleet()
     found = find_cluster(session.clusters, name)
-    nodes = [node_row(node, fleet) for node in fleet.nodes.values() if node.cluster == name]
+    known = outlooks(fleet)
+    mine = [node for node in fleet.nodes.values() if node.cluster == name]
+    nodes = [{**node_row(node, fleet), **phase_cells(node, known)} for node in mine]
+    cohorts = [cohort_row(one) for one in known.values() if one.cluster == name]
     row = {**cluster_row(found, fleet), "can": sorted(found.can)}
     if output != "table":
-        show_data({**row, "nodes": nodes}, output)
+        show_data({**row, "cohorts": cohorts, "nodes": nodes}, output)
         return
     show_one(row, output)
     click.echo()
+    if cohorts:
+        show_rows(cohorts, COHORT_COLUMNS, output)
+        click.echo()
     show_rows(nodes, NODE_COLUMNS, output)

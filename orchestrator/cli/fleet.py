@@ -29,6 +29,7 @@ def status(context: click.Context, output: str, *, check: bool) -> None:
 
 
 def _page(session: Session) -> dict[str, Any]:
+    from orchestrator.cli.phases import cohort_row, outlooks
     from orchestrator.cli.views import cluster_row, controller_row, incident_row, job_row
     from orchestrator.core.jobs import OVER
 
@@ -38,6 +39,7 @@ def _page(session: Session) -> dict[str, Any]:
     page: dict[str, Any] = {
         "controller": controller_row(ledger.holder(), fleet.now),
         "clusters": [cluster_row(one, fleet) for one in session.clusters],
+        "cohorts": [cohort_row(one) for one in outlooks(fleet).values()],
         "jobs": [job_row(job, fleet, attempts) for job in jobs],
         "incidents": [incident_row(one) for one in ledger.incidents(open_only=True)],
     }
@@ -55,12 +57,16 @@ def _problems(page: dict[str, Any]) -> list[str]:
 
 
 def _show_page(page: dict[str, Any]) -> None:
+    from orchestrator.cli.phases import COHORT_COLUMNS
     from orchestrator.cli.views import CLUSTER_COLUMNS, INCIDENT_COLUMNS, JOB_COLUMNS
 
     holder = page["controller"]
     acts = f"{_who(holder['name'])}, token {holder['token']}" if holder["alive"] else "nobody"
     click.echo(f"CONTROLLER  {acts}\n")
     show_rows(page["clusters"], CLUSTER_COLUMNS, "table")
+    if page["cohorts"]:
+        click.echo()
+        show_rows(page["cohorts"], COHORT_COLUMNS, "table")
     if page["jobs"]:
         click.echo()
         show_rows(page["jobs"], JOB_COLUMNS, "table")

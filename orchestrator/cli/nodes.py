@@ -24,6 +24,7 @@ def node() -> None:
 @click.pass_obj
 def list_nodes(session: Session, cluster: str | None, state: str | None, output: str) -> None:
     """List every node, with the reason of its state."""
+    from orchestrator.cli.phases import outlooks, phase_cells
     from orchestrator.cli.views import NODE_COLUMNS, node_row
 
     if cluster is not None:
@@ -34,7 +35,9 @@ def list_nodes(session: Session, cluster: str | None, state: str | None, output:
         for one in fleet.nodes.values()
         if cluster in (None, one.cluster) and state in (None, one.state)
     ]
-    rows = [node_row(one, fleet) for one in sorted(nodes, key=lambda n: (n.cluster, n.name))]
+    nodes.sort(key=lambda one: (one.cluster, one.name))
+    known = outlooks(fleet)
+    rows = [{**node_row(one, fleet), **phase_cells(one, known)} for one in nodes]
     if not fleet.nodes:
         say("There are no nodes yet: `holdfast daemon run` takes them into the fleet.")
     show_rows(rows, NODE_COLUMNS, output)
@@ -46,6 +49,7 @@ def list_nodes(session: Session, cluster: str | None, state: str | None, output:
 @click.pass_obj
 def show(session: Session, name: str, output: str) -> None:
     """Show one node: its machine, state, cordon, findings and agents."""
+    from orchestrator.cli.phases import outlooks, phase_cells
     from orchestrator.cli.views import bad_findings, node_reason, node_row, told
 
     fleet = session.fleet()
@@ -56,6 +60,7 @@ def show(session: Session, name: str, output: str) -> None:
         "machine": found.machine.id,
         "serials": found.machine.serials,
         "cohort": found.cohort,
+        **phase_cells(found, outlooks(fleet)),
         "incarnation": found.incarnation,
         "boot_id": belief.boot_id if belief else None,
         "probed_at": belief.probed_at if belief else None,

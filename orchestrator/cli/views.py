@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from orchestrator.cli.output import age
+from orchestrator.cli.output import age, span
 from orchestrator.core.decisions import Incident
 from orchestrator.core.fleet import Cluster, Fleet
 from orchestrator.core.jobs import Attempt, AttemptState, Job
@@ -30,6 +30,9 @@ NODE_COLUMNS = {
     "GPUS": "accelerators",
     "$/H": "price_per_hour",
     "JOB": "job",
+    "PHASE": "phase",
+    "P(STABLE)": "p_stable",
+    "FAILURES/WK": "failures_per_node_week",
     "SEEN": "seen",
     "FINDINGS": "findings",
     "STATE": "state",
@@ -199,6 +202,7 @@ def job_row(job: Job, fleet: Fleet, attempts: Iterable[Attempt]) -> Row:
         "cluster": attempt.cluster if attempt else None,
         "nodes": list(grant.nodes) if grant and attempt and _open(attempt) else [],
         "attempt": job.attempts or None,
+        "checkpoint_every": span(attempt.every) if attempt and attempt.every else None,
         "generation": generation,
         "step": _common_step(ranks),
         "loss": _rounded(next((rank.loss for rank in ranks if rank.loss is not None), None)),
@@ -247,6 +251,7 @@ def attempt_row(attempt: Attempt) -> Row:
         "grant": grant.number if grant else None,
         "nodes": list(grant.nodes) if grant else [],
         "standbys": list(grant.standbys) if grant else [],
+        "checkpoint_every": span(attempt.every) if attempt.every else None,
         "opened_at": attempt.opened_at,
         "outcome": attempt.outcome,
         "state": attempt.state,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from orchestrator.core.beliefs import AgentBelief, Beliefs, ClusterBelief, NodeBelief
+from orchestrator.core.cohorts import CohortBelief
 from orchestrator.core.index import changed
 from orchestrator.core.nodes import ClusterName, NodeName
 from orchestrator.core.observations import Power
@@ -37,7 +38,24 @@ def news(before: Beliefs, after: Beliefs) -> tuple[News, ...]:
             found += [*_of_node(old, node), *_of_agents(old, node), *_of_findings(old, node)]
     for cluster, belief in after.clusters.items():
         found += _of_cluster(before.clusters.get(cluster, ClusterBelief(cluster)), belief)
+    for key, cohort in after.cohorts.items():
+        if cohort is not before.cohorts.get(key):
+            found += _of_cohort(before.cohorts.get(key), cohort)
     return tuple(sorted(found, key=lambda one: (one.at, one.kind, one.subjects)))
+
+
+def _of_cohort(old: CohortBelief | None, new: CohortBelief) -> Iterator[News]:
+    """Tell that a cohort is called chaotic, or stable again; as of the failure that showed it."""
+    was = old.phases.chaotic_since if old is not None else None
+    phases = new.phases
+    if (phases.chaotic_since is None) == (was is None):
+        return
+    phase = "chaotic" if phases.chaotic_since is not None else "stable again"
+    low, high = phases.interval()
+    rate = f"{phases.rate:.2g} [{low:.2g}, {high:.2g}] failures per node-week"
+    text = f"{new.key} is called {phase}: P(chaotic) {phases.p_chaotic:.2f}, {rate}"
+    kind = f"cohort-{phase.split()[0]}"
+    yield News(phases.seen_at, kind, (new.key, new.cluster), text)
 
 
 def _of_node(old: NodeBelief, new: NodeBelief) -> Iterator[News]:

@@ -64,7 +64,7 @@ class Policy:
     suspicion_min: timedelta = timedelta(seconds=10)  #: a stall suspected that long is told
     intent_limit: timedelta = timedelta(seconds=60)  #: an intent without outcome is then looked at
     checkpoint_min: timedelta = timedelta(minutes=1)  #: bounds of the interval asked for
-    checkpoint_max: timedelta = timedelta(hours=6)
+    checkpoint_max: timedelta = timedelta(hours=12)
     checkpoint_change: float = 0.2  #: a new interval is asked for if it differs by that share
     checkpoint_stall: timedelta = timedelta(seconds=1)  #: of a checkpoint, until it is measured
     checkpoint_lag: timedelta = timedelta(seconds=30)  #: until it is durable, until measured

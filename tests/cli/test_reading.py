@@ -10,9 +10,9 @@ import yaml
 from orchestrator.cli.fleet import _who
 from orchestrator.cli.output import plain
 from orchestrator.cli.views import controller_row
-from orchestrator.core.decisions import MoveNode, SetCordon
+from orchestrator.core.decisions import MoveNode, SetCadence, SetCordon
 from orchestrator.core.explain import explain
-from orchestrator.core.nodes import Cordon, NodeName, NodeState
+from orchestrator.core.nodes import Cordon, JobName, NodeName, NodeState
 from orchestrator.daemon.holder import holder
 from orchestrator.ledger import Event
 from orchestrator.ledger.api import Holder
@@ -245,3 +245,30 @@ def test_chaos_asks_for_a_job_where_none_runs(holdfast: Holdfast) -> None:
     result = holdfast("chaos", "kill-rank")
     assert result.exit_code == 2
     assert "no job runs: give --job NAME" in result.stderr
+
+
+def test_the_phase_of_each_cohort_is_shown_with_its_rate_and_interval(
+    holdfast: Holdfast, story: Story
+) -> None:
+    listed = holdfast("node", "list").stdout.splitlines()
+    assert "PHASE" in listed[0]
+    assert "P(STABLE)" in listed[0]
+    assert "stable" in listed[1]
+    rows = json.loads(holdfast("status", "-o", "json").stdout)["cohorts"]
+    assert [(one["cluster"], one["cohort"], one["nodes"]) for one in rows] == [
+        ("a", "first", 3),
+        ("b", "first", 1),
+    ]
+    assert rows[0]["p_stable"] == 0.4  # nothing was seen yet: it was just handed over
+    assert rows[0]["failures_per_node_week"].endswith("]")
+    assert "COHORT" in holdfast("cluster", "show", "a").stdout
+    assert "COHORT" in holdfast("status").stdout
+
+
+def test_the_interval_between_checkpoints_is_shown(holdfast: Holdfast, story: Story) -> None:
+    story.decide(SetCadence(JobName("train"), 1, timedelta(minutes=12), "20 failures a week"))
+    assert json.loads(holdfast("job", "show", "train", "-o", "json").stdout)[
+        "checkpoint_every"
+    ] == ("12m")
+    assert "12m" in holdfast("job", "show", "train").stdout
+    assert "writes a checkpoint each 12m" in holdfast("why", "train").stdout
