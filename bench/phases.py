@@ -1,4 +1,4 @@
-"""`python -m bench.phases [-o json] [--share 0.1]`: how well phases and rates are found.
+"""`python -m bench.phases [-o json] [--share 0.1] [--only PART]`: how well phases and rates are found.
 
 The engine (`orchestrator.core.phases`) knows no rate beforehand; its peers know everything: a CUSUM
 that knows the rate before and after the change, tuned to the same false changes in the same run,
@@ -12,7 +12,7 @@ import argparse
 import json
 import random
 import statistics
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from math import exp, log
@@ -321,14 +321,11 @@ def worth(seeds: int, seed: int) -> list[dict[str, object]]:
     return told
 
 
-def measure(share: float = 1.0, seed: int = 1) -> dict[str, object]:
-    """Run everything, or a share of the runs."""
-    return {
-        "seed": seed,
-        "detection": detection(max(4, round(300 * share)), seed),
-        "intervals": intervals(max(14, round(1000 * share)), seed),
-        "worth": worth(max(1, round(8 * share)), seed),
-    }
+PARTS: dict[str, Callable[[float, int], object]] = {
+    "detection": lambda share, seed: detection(max(4, round(300 * share)), seed),
+    "intervals": lambda share, seed: intervals(max(14, round(1000 * share)), seed),
+    "worth": lambda share, seed: worth(max(1, round(8 * share)), seed),
+}
 
 
 def main() -> None:
@@ -337,12 +334,12 @@ def main() -> None:
     parser.add_argument("-o", choices=("json", "text"), default="text", dest="form")
     parser.add_argument("--share", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", choices=tuple(PARTS), help="one part of it")
     wish = parser.parse_args()
-    found = measure(wish.share, wish.seed)
-    if wish.form == "json":
-        print(json.dumps(found))
-        return
-    print(json.dumps(found, indent=1))
+    names = (wish.only,) if wish.only else tuple(PARTS)
+    found = {name: PARTS[name](wish.share, wish.seed) for name in names}
+    indent = None if wish.form == "json" else 1
+    print(json.dumps({"seed": wish.seed, "share": wish.share, **found}, indent=indent))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from orchestrator.cli.ask import by_option, place_order, reason_option, tell_answer
 from orchestrator.cli.find import find_cluster
 from orchestrator.cli.output import output_option, show_data, show_one, show_rows
 from orchestrator.cli.session import Session
@@ -24,6 +25,44 @@ def list_clusters(session: Session, output: str) -> None:
     fleet = session.fleet()
     rows = [cluster_row(one, fleet) for one in session.clusters]
     show_rows(rows, CLUSTER_COLUMNS, output)
+
+
+@cluster.command()
+@click.argument("name", metavar="CLUSTER")
+@click.option("--cohort", default="", help="Only this hand-over batch of it.")
+@click.option(
+    "--failures",
+    type=click.IntRange(min=1),
+    help='Tell a count instead of a change: that many failures or more ("20+").',
+)
+@click.option(
+    "--weeks",
+    type=click.FloatRange(min=0, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="In which they were counted, on the machines that run now.",
+)
+@reason_option
+@by_option
+@click.pass_obj
+def announce(  # noqa: PLR0913 - one parameter per option
+    session: Session,
+    /,
+    name: str,
+    cohort: str,
+    failures: int | None,
+    weeks: float,
+    reason: str,
+    by: str,
+) -> None:
+    """Tell of work on drivers or fabric, or of past failures, so that phases know of it."""
+    from orchestrator.core.observations import OrderKind
+
+    found = find_cluster(session.clusters, name).name
+    subject = f"{found}/{cohort}" if cohort else found
+    body = {} if failures is None else {"at_least": failures, "weeks": weeks}
+    number = place_order(session, OrderKind.ANNOUNCE, subject, (by, reason), body)
+    tell_answer(session, number)
 
 
 @cluster.command()

@@ -22,7 +22,7 @@ from orchestrator.core.beliefs import (
     NodeBelief,
     RegisterBelief,
 )
-from orchestrator.core.cohorts import draw, listed, signed
+from orchestrator.core.cohorts import announced, draw, listed, signed
 from orchestrator.core.contact import Contact
 from orchestrator.core.nodes import ClusterName, JobName, NodeName
 from orchestrator.core.observations import (
@@ -35,6 +35,7 @@ from orchestrator.core.observations import (
     NodeUnreached,
     Observation,
     Ordered,
+    OrderKind,
     Power,
     Probed,
     ProviderFailed,
@@ -145,6 +146,8 @@ class _Fold:
                 self._registers[job] = _registered(register, observation)
             case Ordered(number=number):
                 if number not in self._answered:
+                    if number not in self._orders:
+                        self._announce(observation)
                     self._orders[number] = observation
             case (
                 AgentSeen()
@@ -156,6 +159,11 @@ class _Fold:
             ):
                 node = self._node(observation.node)
                 self._keep(_settled(_learned(node, observation)))
+
+    def _announce(self, order: Ordered) -> None:
+        name = ClusterName(order.subject.partition("/")[0])
+        if order.kind is OrderKind.ANNOUNCE and name in self._clusters:
+            self._clusters[name] = announced(self._clusters[name], order)
 
     def _node(self, name: NodeName) -> NodeBelief:
         return self._nodes.get(name) or NodeBelief(name)

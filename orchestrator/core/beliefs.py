@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from orchestrator.core.cohorts import CohortBelief, Listing, Sign, Trouble
+from orchestrator.core.cohorts import Announcement, CohortBelief, Listing, Sign, Trouble
 from orchestrator.core.nodes import ClusterName, JobName, NodeName
 from orchestrator.core.observations import MachineSeen, Ordered, Power, RegisterSeen
 from orchestrator.core.verdicts import Finding
@@ -105,6 +105,7 @@ class ClusterBelief:
     error: str = ""
     lately: tuple[datetime, ...] = ()
     listings: tuple[Listing, ...] = ()  #: machines running, not yet drawn into the cohorts
+    announced: tuple[Announcement, ...] = ()  #: by people, not yet drawn into the cohorts
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from orchestrator.core.phases import Phases
 
 if TYPE_CHECKING:
     from orchestrator.core.beliefs import ClusterBelief, NodeBelief
+    from orchestrator.core.observations import Ordered
 
 TROUBLE_GAP = timedelta(hours=1)  #: signs that follow sooner belong to the same trouble
 MENDING = timedelta(days=7)  #: within it one boot is the repair of a trouble, not a new one
@@ -29,6 +30,7 @@ BEAT = timedelta(minutes=10)  #: a sign that goes on is noted once per beat
 REMEMBERED = timedelta(weeks=13)  #: failures are kept that long, to tell lemons
 FAILURES_MAX = 400  #: per cohort, the newest
 SIGNS_MAX = 64  #: per node, the newest; reached only where no listing comes for hours
+WEEKS_MAX = 1_000.0  #: of a count that a person tells
 GROWN = 0.1  #: share of new machines from which a cohort counts as changed
 
 
@@ -57,6 +59,17 @@ class Listing:
     at: datetime
     provider: str
     running: tuple[tuple[str, int], ...]  #: (cohort, machines), sorted
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """What a person told of a cohort: that it was changed, or how often it failed before."""
+
+    at: datetime
+    number: int  #: of the order
+    cohort: str  #: its name; "" for all of the cluster
+    at_least: int = 0  #: failures counted ("20 or more"); 0: it was changed
+    weeks: float = 0.0  #: in which they were counted, on as many machines as run
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +133,21 @@ def listed(
     return replace(cluster, listings=tuple(ordered))
 
 
+def announced(cluster: ClusterBelief, order: Ordered) -> ClusterBelief:
+    """Return the cluster with what a person told of it; what cannot be read is left out."""
+    cohort, at_least, weeks = order.subject.partition("/")[2], 0, 0.0
+    if order.body:
+        try:
+            at_least, weeks = int(order.body["at_least"]), float(order.body["weeks"])
+        except (KeyError, TypeError, ValueError, OverflowError):
+            return cluster
+        if at_least < 1 or not 0 < weeks <= WEEKS_MAX:
+            return cluster
+    new = Announcement(order.at, order.number, cohort, at_least, weeks)
+    known = sorted((*cluster.announced, new), key=lambda one: (one.at, one.number))
+    return replace(cluster, announced=tuple(known))
+
+
 def _place(sign: Sign) -> tuple[str, datetime | None]:
     """Return what makes two signs one: the same boot, or the same kind within one beat."""
     return (sign.what, None if sign.what.startswith("boot:") else _beat(sign.at))
@@ -170,20 +198,30 @@ def draw(
             if new is not node:
                 changed.append(new)
             events += [(at, 1, node.seen.cohort, 0, node.node) for at in failures]
+    events += [
+        (one.at, 2, one.cohort, one.at_least, str(one.weeks))
+        for one in cluster.announced
+        if one.at < until
+    ]
     events.sort()
     known = dict(cohorts)
     provider = ripe[-1].provider if ripe else ""
     for event in events:
         _enter(known, cluster.cluster, provider, event)
     rest = tuple(listing for listing in cluster.listings if listing.at >= until)
+    told = tuple(one for one in cluster.announced if one.at >= until)
+    if len(rest) < len(cluster.listings) or len(told) < len(cluster.announced):
+        cluster = replace(cluster, listings=rest, announced=told)
     return Drawn(
-        replace(cluster, listings=rest) if ripe else cluster,
+        cluster,
         tuple(changed),
         tuple(one for key, one in known.items() if one is not cohorts.get(key)),
     )
 
 
-Event = tuple[datetime, int, str, int, str]  #: moment, kind (0 exposure, 1 failure), cohort, ...
+#: moment, kind, cohort, and for 0 (exposure) machines and how many of them are new, for 1 (failure)
+#: 0 and the node, for 2 (announcement) failures counted and the weeks.
+Event = tuple[datetime, int, str, int, str]
 
 
 def _exposures(ripe: list[Listing], nodes: list[NodeBelief]) -> Iterator[Event]:
@@ -209,6 +247,11 @@ def _enter(
         if belief is not None:
             cohorts[key] = _failed(belief, at, NodeName(detail))
         return
+    if kind == 2:
+        for one in [one for one in cohorts.values() if one.cluster == cluster]:
+            if name in ("", one.cohort):
+                cohorts[one.key] = _told(one, at, running, float(detail))
+        return
     if belief is None:
         phases = Phases.begin(at, float(running))
         named = (cluster, CohortName(name), ProviderName(provider))
@@ -220,6 +263,15 @@ def _enter(
     phases = phases.exposed(at, float(running))
     if phases is not belief.phases:
         cohorts[key] = replace(belief, phases=phases)
+
+
+def _told(belief: CohortBelief, at: datetime, at_least: int, weeks: float) -> CohortBelief:
+    phases = belief.phases
+    if at_least == 0:
+        return replace(belief, phases=phases.announced(at))
+    if phases.nodes < 1:
+        return belief
+    return replace(belief, phases=phases.at(at).counted(at_least, phases.nodes, weeks))
 
 
 def _failed(belief: CohortBelief, at: datetime, node: NodeName) -> CohortBelief:

@@ -147,6 +147,7 @@ class OrderKind(StrEnum):
     DRAIN = "drain"
     QUARANTINE = "quarantine"
     RELEASE = "release"  #: from quarantine or drain, to burn-in
+    ANNOUNCE = "announce"  #: subject: cluster, or cluster/cohort; a change that may begin a chaos
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,8 @@ Called by `reconcile` first of all, so that the rest of the look already knows w
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from orchestrator.core.decisions import Accept, MoveJob, MoveNode, SetCordon, SettleOrder
 from orchestrator.core.jobs import OVER, JobState
 from orchestrator.core.look import Look
@@ -36,26 +38,25 @@ def operators(cordon: Cordon | None) -> bool:
 
 
 def _answer(look: Look, order: Ordered) -> Answer:
-    if order.kind is OrderKind.SUBMIT:
-        return _submit(look, order)
-    if order.kind is OrderKind.STOP:
-        return _stop(look, order)
+    match order.kind:
+        case OrderKind.SUBMIT:
+            return _submit(look, order)
+        case OrderKind.STOP:
+            return _stop(look, order)
+        case OrderKind.ANNOUNCE:
+            return _announce(look, order)
+        case _:
+            return _of_node(look, order)
+
+
+def _of_node(look: Look, order: Ordered) -> Answer:
     node = look.node(NodeName(order.subject))
     if node is None:
         return False, f"no node is called {order.subject}"
     if node.state is S.RETIRED:
         return False, f"{node.name} was returned to its provider"
-    match order.kind:
-        case OrderKind.CORDON:
-            return _cordon(look, order, node)
-        case OrderKind.UNCORDON:
-            return _uncordon(look, order, node)
-        case OrderKind.DRAIN:
-            return _drain(look, order, node)
-        case OrderKind.QUARANTINE:
-            return _quarantine(look, order, node)
-        case OrderKind.RELEASE:
-            return _release(look, order, node)
+    answer = NODE_ORDERS.get(order.kind)
+    return (False, f"not for a node: {order.kind}") if answer is None else answer(look, order, node)
 
 
 def _submit(look: Look, order: Ordered) -> Answer:
@@ -85,6 +86,16 @@ def _stop(look: Look, order: Ordered) -> Answer:
     if job.state is not JobState.STOPPING:
         look.do(MoveJob(job.name, JobState.STOPPING, f"stopped by {_told(order)}"))
     return True, "stopping"
+
+
+def _announce(look: Look, order: Ordered) -> Answer:
+    """Answer what `assess` has drawn, or will draw, into the cohorts."""
+    name, _, cohort = order.subject.partition("/")
+    known = [one for one in look.cohorts() if one.cluster == name]
+    if not any(cohort in ("", one.cohort) for one in known):
+        return False, f"nothing is known of {order.subject} yet: its provider has not listed it"
+    what = "the count" if order.body else "the change"
+    return True, f"{what} is part of what is thought of {order.subject}"
 
 
 def _cordon(look: Look, order: Ordered, node: Node) -> Answer:
@@ -136,3 +147,12 @@ def _release(look: Look, order: Ordered, node: Node) -> Answer:
 
 def _told(order: Ordered) -> str:
     return f"{order.by}: {order.reason}" if order.reason else order.by
+
+
+NODE_ORDERS: dict[OrderKind, Callable[[Look, Ordered, Node], Answer]] = {
+    OrderKind.CORDON: _cordon,
+    OrderKind.UNCORDON: _uncordon,
+    OrderKind.DRAIN: _drain,
+    OrderKind.QUARANTINE: _quarantine,
+    OrderKind.RELEASE: _release,
+}

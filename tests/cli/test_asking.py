@@ -30,6 +30,16 @@ def test_a_verb_on_a_node_becomes_an_order(holdfast: Holdfast, story: Story, ver
     assert (order.by, order.reason) == ("ann", "fan noise")
 
 
+def test_a_change_or_a_count_is_announced(holdfast: Holdfast, story: Story) -> None:
+    told = ("cluster", "announce", "a", "--reason", "new driver")
+    assert holdfast(*told).exit_code == 0
+    assert holdfast(*told, "--cohort", "first", "--failures", "20", "--weeks", "2").exit_code == 0
+    change, count = story.ledger.orders_open()
+    assert (change.kind, change.subject, change.body) == (OrderKind.ANNOUNCE, "a", {})
+    assert (count.subject, count.body) == ("a/first", {"at_least": 20, "weeks": 2.0})
+    assert holdfast("cluster", "announce", "z").exit_code == 2
+
+
 @pytest.mark.parametrize(
     "command",
     [("node", "drain", "a-001"), ("node", "quarantine", "a-001"), ("job", "stop", "train")],

@@ -7,22 +7,29 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.core.assess import assess
 from orchestrator.core.beliefs import Beliefs
 from orchestrator.core.cohorts import Failure
+from orchestrator.core.decisions import SettleOrder
+from orchestrator.core.fleet import Fleet
 from orchestrator.core.nodes import ClusterName, Machine, MachineId, NodeName
 from orchestrator.core.observations import (
     InventorySeen,
     MachineSeen,
     NodeReached,
     Observation,
+    Ordered,
+    OrderKind,
     Power,
     Probed,
 )
 from orchestrator.core.phases import Phases
+from orchestrator.core.policies import Policy
+from orchestrator.core.reconcile import reconcile
 from orchestrator.core.verdicts import Channel, FaultClass, Finding, Severity
 from orchestrator.ledger import codec
 from tests.core.world import BEGIN
@@ -188,6 +195,55 @@ def test_new_machines_are_an_announced_change() -> None:
     beliefs = assess(calm, more, after(90 * 86_400 + 130))
     assert beliefs.cohorts["a/first"].phases.nodes == 4
     assert beliefs.cohorts["a/first"].phases.p_chaotic > 0.49
+
+
+def order(second: float, subject: str, **body: object) -> Ordered:
+    return Ordered(1, after(second), "ann", OrderKind.ANNOUNCE, subject, "new driver", body)
+
+
+def test_people_announce_a_change_and_it_counts_once() -> None:
+    calm = held(until=90 * 86_400)
+    told = order(90 * 86_400 + 5, "a/first")
+    later = [listing(90 * 86_400 + s) for s in (30, 60)]
+    beliefs = assess(calm, [told, told, *later], after(90 * 86_400 + 61))
+    phases = beliefs.cohorts["a/first"].phases
+    assert phases == calm.cohorts["a/first"].phases.announced(told.at)
+    assert phases.p_chaotic == pytest.approx(0.5)
+    assert beliefs.clusters[A].announced == ()
+    assert assess(beliefs, [told], after(90 * 86_400 + 62)).cohorts == beliefs.cohorts
+    (answer,) = (
+        one
+        for one in reconcile(Fleet(after(90 * 86_400 + 61), beliefs=beliefs), Policy()).decisions
+        if isinstance(one, SettleOrder)
+    )
+    assert answer.done
+
+
+def test_people_tell_of_past_failures_as_at_least_so_many() -> None:
+    begun = held(until=1_800)
+    told = order(1_805, "a", at_least=20, weeks=1.0)
+    beliefs = assess(begun, [told, listing(1_830)], after(1_831))
+    before, phases = (one.cohorts["a/first"].phases for one in (begun, beliefs))
+    assert phases.interval()[0] > 5 * before.at(phases.seen_at).interval()[0]
+
+
+@pytest.mark.parametrize(
+    "body", [{"at_least": 0, "weeks": 1}, {"at_least": 3}, {"at_least": 3, "weeks": float("nan")}]
+)
+def test_a_count_that_cannot_be_is_left_out(body: dict[str, object]) -> None:
+    begun = held(until=1_800)
+    beliefs = assess(begun, [order(1_805, "a", **body), listing(1_830)], after(1_831))
+    assert beliefs.cohorts["a/first"].phases == begun.cohorts["a/first"].phases
+
+
+def test_an_announcement_about_nothing_is_refused() -> None:
+    beliefs = assess(held(until=1_800), [order(1_805, "z/first")], after(1_806))
+    (answer,) = (
+        one
+        for one in reconcile(Fleet(after(1_806), beliefs=beliefs), Policy()).decisions
+        if isinstance(one, SettleOrder)
+    )
+    assert not answer.done
 
 
 def test_quiet_listings_leave_the_cohort_as_it_is() -> None:
