@@ -1,4 +1,4 @@
-"""`python -m bench.phases [-o json] [--share 0.1] [--only PART]`: how well phases and rates are found.
+"""`python -m bench.phases [-o json] [--share 0.1] [--only PART]`: how well phases are found.
 
 The engine (`orchestrator.core.phases`) knows no rate beforehand; its peers know everything: a CUSUM
 that knows the rate before and after the change, tuned to the same false changes in the same run,
