@@ -160,7 +160,9 @@ class Agent:
         """Take the grant that an earlier life accepted: none below it may be accepted."""
         body = read_json(self._place.grant)
         if body is not None:
-            self._feed(t.Granted(grants.decode(body)))
+            grant = grants.decode(body)
+            self._pass_on(grant)
+            self._feed(t.Granted(grant))
 
     def _wait(self) -> None:
         busy = self._machine.phase is not Phase.CLEAR
@@ -263,8 +265,14 @@ class Agent:
         if grant != self._machine.grant:
             write_json(self._place.grant, grants.encode(grant))
         self._inbox.append(t.Granted(grant))
+        self._pass_on(grant)
         if grant.nodes and grant.nodes[0] == self._machine.me:
             self._warm_store()
+
+    def _pass_on(self, grant: Grant) -> None:
+        """Tell the ranks what in a grant is meant for them."""
+        if grant.save_seconds is not None:
+            self._ranks.pace(grant.save_seconds)
 
     def _warm_store(self) -> None:
         if self._spec.launch == "ranks" and not self._store_bench.busy:

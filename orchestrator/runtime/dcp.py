@@ -144,6 +144,8 @@ def _append(body: io.BytesIO, item: WriteItem, planner: SavePlanner) -> Slice:
         body.write(data.getbuffer())
     else:
         assert isinstance(data, torch.Tensor)
+        if snapshots.find_nan(data, item.index.fqn) is not None:
+            raise PermanentError(f"{item.index.fqn} holds NaN")
         torch.save(data.detach().cpu().clone(), body)
     return Slice("", start, body.tell() - start)
 

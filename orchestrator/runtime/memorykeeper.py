@@ -24,67 +24,58 @@ class _Held:
 
 
 class MemoryKeeper:
-    """All segments of one attempt on one node, by local rank."""
+    """The one segment of an attempt on a node: a replicated state needs no more."""
 
     def __init__(self, bytes_max: int | None) -> None:
-        """Keep at most so many bytes; None for a quarter of the node's memory."""
+        """Reserve at most so many bytes; None for a quarter of the node's memory."""
         self.bytes_max = _memory_bytes() // SHARE if bytes_max is None else bytes_max
-        self._held: dict[int, _Held] = {}
+        self._held: _Held | None = None
 
     @property
     def bytes(self) -> int:
         """How much is reserved."""
-        return sum(one.bytes for one in self._held.values())
+        return 0 if self._held is None else self._held.bytes
 
     def answer(self, rank: RankProcess, body: dict[str, Any]) -> bool:
-        """Answer a rank's line if it asks for memory; False if it says something else."""
+        """Answer a rank's line if it asks for memory; False if it says something else.
+
+        "memory" reserves; a larger segment replaces a smaller one, and what was in it is gone.
+        Ranks write in turn, by their own rule: local rank 0, or who hands its live state to it.
+        """
         if body.get("say") == "memory":
             size = body.get("bytes")
-            whole = isinstance(size, int) and not isinstance(size, bool) and size > 0
+            whole = isinstance(size, int) and not isinstance(size, bool)
             self._give(rank, size if whole and isinstance(size, int) else 0)
             return True
         if body.get("say") == "segments":
-            self._show(rank)
+            held = self._held
+            rank.say({"do": "segments"}, () if held is None else (held.descriptor,))
             return True
         return False
 
     def _give(self, rank: RankProcess, size: int) -> None:
-        held = self._held.get(rank.local_rank)
-        if held is not None and held.bytes != size:
-            self._drop(rank.local_rank)
-            held = None
-        if held is None:
-            refusal = self._objection(size)
-            if refusal is None:
-                held = _make(f"holdfast-{rank.local_rank}", size)
-            if held is None:
-                rank.say({"do": "memory", "refused": refusal or "the kernel gives none"})
-                return
-            self._held[rank.local_rank] = held
-        rank.say({"do": "memory"}, (held.descriptor,))
+        refusal = self._objection(size)
+        if refusal is None and (self._held is None or self._held.bytes < size):
+            self.close()
+            self._held = _make("holdfast-snapshots", size)
+        if refusal is None and self._held is not None:
+            rank.say({"do": "memory"}, (self._held.descriptor,))
+        else:
+            rank.say({"do": "memory", "refused": refusal or "the kernel gives none"})
 
     def _objection(self, size: int) -> str | None:
         if size <= 0:
             return "not a number of bytes"
-        if self.bytes + size > self.bytes_max:
-            return f"{size} bytes more than {self.bytes} exceed the node's bound {self.bytes_max}"
+        if size > self.bytes_max:
+            return f"{size} bytes exceed the node's bound of {self.bytes_max}"
         return None
 
-    def _show(self, rank: RankProcess) -> None:
-        numbers = sorted(self._held)
-        descriptors = tuple(self._held[number].descriptor for number in numbers)
-        rank.say({"do": "segments", "ranks": numbers}, descriptors)
-
-    def _drop(self, number: int) -> None:
-        held = self._held.pop(number, None)
+    def close(self) -> None:
+        """Let it go; what ranks have mapped goes with them."""
+        held, self._held = self._held, None
         if held is not None:
             with suppress(OSError):
                 os.close(held.descriptor)
-
-    def close(self) -> None:
-        """Let all of it go; what ranks have mapped goes with them."""
-        for number in tuple(self._held):
-            self._drop(number)
 
 
 def _make(name: str, size: int) -> _Held | None:

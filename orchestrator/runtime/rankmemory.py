@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.errors import TransientError, UserError
@@ -18,6 +19,29 @@ from orchestrator.runtime.rankline import Line
 
 LOG = logging.getLogger(__name__)
 SLACK = 1.25  #: room in a segment for a state that grows (moments are made at the first step)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A snapshot in this node's memory, not verified yet."""
+
+    segment: Segment
+    slot: int
+
+    def read(self) -> tuple[Head, Any]:
+        """Return its head and state, verified; the tensors are views: copy what is kept.
+
+        Raises `TornError` if it is not what was hashed, or cannot be read as plain data.
+        """
+        head, body = self.segment.read(self.slot)
+        try:
+            state = rebuild(body, head.tree_bytes)
+        except (snapshots.BadStateError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise TornError(f"step {head.step} cannot be read: {error}") from error
+        bad = snapshots.find_nan(state)
+        if bad is not None:
+            raise TornError(f"step {head.step}: {bad} holds NaN")
+        return head, state
 
 
 class RankMemory:
@@ -75,22 +99,17 @@ class RankMemory:
             return
         self._snapshotter = Snapshotter(Segment(descriptors[0], populate=True), self._run)
 
-    def verified(self, floor: int) -> dict[Image, tuple[Head, Any]]:
-        """Return the snapshots of this node's ranks that are whole, with their states.
+    def heads(self, floor: int) -> dict[Image, Found]:
+        """Return the snapshots in this node's memory; their bodies are not looked at yet.
 
-        The states' tensors are views: copy what is kept. Those of generations below `floor` do not
-        count; of one state one copy is enough.
+        Those of generations below `floor` do not count; of one state one copy is enough.
         """
-        found: dict[Image, tuple[Head, Any]] = {}
-        for segment, slot in self._slots(floor):
-            try:
-                head, body = segment.read(slot)
-                found.setdefault(head.image, (head, rebuild(body, head.tree_bytes)))
-            except (TornError, snapshots.BadStateError, KeyError, TypeError, ValueError) as error:
-                LOG.warning("a snapshot in memory is not used: %s", error)
+        found: dict[Image, Found] = {}
+        for segment, slot, head in self._slots(floor):
+            found.setdefault(head.image, Found(segment, slot))
         return found
 
-    def _slots(self, floor: int) -> Iterator[tuple[Segment, int]]:
+    def _slots(self, floor: int) -> Iterator[tuple[Segment, int, Head]]:
         if self._line is None:
             return
         try:
@@ -102,4 +121,4 @@ class RankMemory:
             segment = Segment(descriptor)
             for slot, head in segment.heads().items():
                 if head.run == self._run and head.generation >= floor:
-                    yield segment, slot
+                    yield segment, slot, head

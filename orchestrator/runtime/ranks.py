@@ -81,6 +81,7 @@ class Ranks:
         self._ranks: list[RankProcess] = []
         self._survivors = Survivors()
         self._memory = MemoryKeeper(spec.memory_max)
+        self._save_seconds: float | None = None
         self._files: FileSigns | None = None
         self._ending: Ending | None = None
         self._state_at = self._signs_at = float("-inf")
@@ -170,6 +171,16 @@ class Ranks:
         log = self._place.log(plan.generation, plan.rank(rank.local_rank))
         return self._survivors.rejoin(rank, plan.rank(rank.local_rank), env, log)
 
+    def pace(self, save_seconds: float) -> None:
+        """Tell ranks how long to wait between two durable checkpoints."""
+        self._save_seconds = save_seconds
+        for rank in self._ranks:
+            self._tell_pace(rank)
+
+    def _tell_pace(self, rank: RankProcess) -> None:
+        if self._save_seconds is not None and rank.survives:
+            rank.say({"do": "pace", "save_seconds": self._save_seconds})
+
     # looking
 
     def fds(self) -> list[int]:
@@ -209,6 +220,7 @@ class Ranks:
                     continue
                 if body.get("say") == "survivor":
                     rank.survives = True
+                    self._tell_pace(rank)
                 elif body.get("say") == "parked" and self._plan is not None:
                     rank.parked = body.get("generation") == self._plan.generation
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import io
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from orchestrator.errors import PermanentError
@@ -38,6 +39,25 @@ def _copy(value: Any, seen: dict[Any, Any]) -> Any:
     if type(value) in (list, tuple):
         return type(value)(_copy(item, seen) for item in value)
     return copy.deepcopy(value)
+
+
+def find_nan(value: Any, name: str = "") -> str | None:
+    """Return the name of the first tensor that holds a NaN; None if none does.
+
+    Infinity is let through: attention masks are made of it.
+    """
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        floating = value.is_floating_point() or value.is_complex()
+        return name if floating and bool(torch.isnan(value).any()) else None
+    items: Iterable[tuple[Any, Any]] = ()
+    if isinstance(value, Mapping):
+        items = value.items()
+    elif isinstance(value, (list, tuple)):
+        items = enumerate(value)
+    found = (find_nan(item, f"{name}.{key}" if name else str(key)) for key, item in items)
+    return next((one for one in found if one is not None), None)
 
 
 def to_bytes(value: Any) -> memoryview:

@@ -33,7 +33,7 @@ import random
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -48,8 +48,9 @@ from orchestrator.runtime.capture import Flat, buffers_of
 from orchestrator.runtime.ladder import Choice, Image, Offer, choose
 from orchestrator.runtime.live import Live
 from orchestrator.runtime.manifests import Attestation, AttestationError
+from orchestrator.runtime.memory import TornError
 from orchestrator.runtime.rankline import Line, LineCutError
-from orchestrator.runtime.rankmemory import RankMemory
+from orchestrator.runtime.rankmemory import Found, RankMemory
 from orchestrator.runtime.rescue import UnfitError
 
 if TYPE_CHECKING:
@@ -275,22 +276,36 @@ class Steady:
 
     def _rescue(self) -> Choice:
         """Bring the newest state that any rank has into the parts of all."""
-        run, floor = self._run, self._run.around.memory_floor
-        found = self._memory.verified(floor) if self._made is None else {}
-        exposes = not self._memory.refused
-        offer = Offer(run.around.node, self._made, tuple(sorted(found)), exposes)
-        offers = rescue.gather(offer, run.world_size)
-        choice = choose(dict(enumerate(offers)), floor, run.around.resume_step)
-        if choice.image is None:
-            self._take_from_vault()
-        else:
-            if run.rank in choice.keepers and run.rank not in choice.holders:
-                self._take_from_memory(found, choice.image)
-            self._hand_over(rescue.plan(offers, choice), choice.image)
+        run = self._run
+        found = self._memory.heads(run.around.memory_floor) if self._made is None else {}
+        while True:
+            exposes = not self._memory.refused
+            offer = Offer(run.around.node, self._made, tuple(sorted(found)), exposes)
+            offers = rescue.gather(offer, run.world_size)
+            choice = choose(
+                dict(enumerate(offers)), run.around.memory_floor, run.around.resume_step
+            )
+            if self._take(choice, offers, found):
+                break
         facts = rescue.gather(asdict(self._attestation()), run.world_size)
         if any(other != facts[0] for other in facts):
             raise UnfitError(f"ranks differ: rank 0 {facts[0]}, rank {run.rank} {facts[run.rank]}")
         return choice
+
+    def _take(self, choice: Choice, offers: Sequence[Offer], found: dict[Image, Found]) -> bool:
+        """Take the chosen state; False, on every rank, if a snapshot of it did not verify."""
+        run, image = self._run, choice.image
+        if image is None:
+            self._take_from_vault()
+            return True
+        if any(choice.source(rank) == "memory" for rank in range(run.world_size)):
+            good = True
+            if choice.source(run.rank) == "memory":
+                good = self._take_from_memory(found, image)
+            if not all(rescue.gather(good, run.world_size)):
+                return False
+        self._hand_over(rescue.plan(offers, choice), image)
+        return True
 
     def _take_from_vault(self) -> None:
         loaded = self._run.resume()
@@ -300,12 +315,17 @@ class Steady:
         elif self._touched:
             raise UnfitError("all begin from nothing, and only a new process has that")
 
-    def _take_from_memory(self, found: Mapping[Image, Any], image: Image) -> None:
-        if image not in found:
-            raise UnfitError(f"step {image.step} is not in this node's memory")
-        head, state = found[image]
+    def _take_from_memory(self, found: dict[Image, Found], image: Image) -> bool:
+        """Load a snapshot; False if it does not verify, and then it is not offered again."""
+        try:
+            head, state = found[image].read()
+        except TornError as error:
+            LOG.warning("a snapshot in memory is not used: %s", error)
+            del found[image]
+            return False
         self._load(state)
         Attestation(**head.attestation).compare(self._attestation())
+        return True
 
     def _hand_over(self, plan: rescue.Plan, image: Image) -> None:
         rank = self._run.rank
@@ -315,7 +335,9 @@ class Steady:
         if plan.by_memory:
             dist.barrier()
         if rank in plan.by_memory:
-            self._take_from_memory(self._memory.verified(image.generation), image)
+            near = self._memory.heads(image.generation)
+            if image not in near or not self._take_from_memory(near, image):
+                raise UnfitError(f"step {image.step} was put into memory and is not there")
         if rank == plan.sender:
             rescue.send(self._state(), asdict(self._attestation()), plan.by_wire)
         elif rank in plan.by_wire and plan.sender is not None:

@@ -238,6 +238,9 @@ class Run:
                 state[kind] = snapshots.from_bytes(data)
             except snapshots.BadStateError as error:
                 raise VerificationError(checkpoint.commit.seq, (f"{kind}: {error}",)) from error
+        bad = snapshots.find_nan(state)
+        if bad is not None:
+            raise VerificationError(checkpoint.commit.seq, (f"{bad} holds NaN",))
         return self.loaded(manifest, state)
 
     def loaded(self, manifest: Manifest, state: dict[str, Any]) -> Loaded:
@@ -293,6 +296,9 @@ class Run:
         self._saver.start(step, lambda: self._write(step, copied, attestation))
 
     def _write(self, step: int, state: dict[str, Any], attestation: Attestation) -> None:
+        bad = snapshots.find_nan(state)
+        if bad is not None:
+            raise PermanentError(f"{bad} holds NaN")
         save = self.begin(step)
         parts = [self._put(save, kind, state.pop(kind)) for kind in tuple(state)]
         self.commit(self.manifest(save, tuple(parts), attestation, Layout.REPLICATED))
