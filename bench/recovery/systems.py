@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -115,6 +116,61 @@ class Torchrun:
         child.wait()
 
 
-SYSTEMS: dict[str, type[Holdfast] | type[Torchrun]] = {
-    one.name: one for one in (Holdfast, Torchrun)
+class InProcess:
+    """NVIDIA's in-process restarts with one rank in reserve; needs an environment of its own.
+
+    Its interpreter is named by BENCH_NVRX_PYTHON: see `make bench-recovery`.
+    """
+
+    name = "nvrx"
+
+    def __init__(self) -> None:
+        """Find its environment; raises `RuntimeError` if none was named."""
+        self._python = os.environ.get("BENCH_NVRX_PYTHON", "")
+        if not self._python:
+            raise RuntimeError("nvrx: run `make bench-recovery`, which installs it")
+        self._children: list[subprocess.Popen[bytes]] = []
+
+    def start(self, out: Path, world: int, pause: float) -> None:
+        """Begin; see `System`."""
+        ports = []
+        for _ in range(2):
+            with socket.create_server(("127.0.0.1", 0)) as probe:
+                ports.append(probe.getsockname()[1])
+        base = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        base |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(ports[0])}
+        base |= {"BENCH_STORE": str(ports[1]), "WORLD_SIZE": str(world + 1)}
+        store = (
+            "import sys, time, torch.distributed as d; "
+            "s = d.TCPStore('127.0.0.1', int(sys.argv[1]), None, True, wait_for_workers=False); "
+            "time.sleep(9999)"
+        )
+        commands = [[self._python, "-c", store, str(ports[1])]]
+        work = [self._python, "-W", "ignore", str(WORKLOAD), "inprocess", str(out), str(pause)]
+        commands += [work] * (world + 1)
+        with (out / "log").open("ab") as log:
+            for number, command in enumerate(commands):
+                rank = str(max(0, number - 1))
+                env = {**base, "RANK": rank, "LOCAL_RANK": rank}
+                self._children.append(
+                    subprocess.Popen(
+                        command, stdout=log, stderr=log, cwd=out, env=env, start_new_session=True
+                    )
+                )
+
+    def stop(self) -> None:
+        """End everything of it."""
+        children, self._children = self._children, []
+        for child in children:
+            below = processes.descendants(child.pid)
+            child.kill()
+            processes.kill(below)
+        for child in children:
+            child.wait()
+
+
+SYSTEMS: dict[str, Callable[[], System]] = {
+    "holdfast": Holdfast,
+    "torchrun": Torchrun,
+    "nvrx": InProcess,
 }
