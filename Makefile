@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.holdfast-stamp
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: setup demo test check format bench soak test-fleet clean
+.PHONY: setup demo test check format bench fuzz soak test-fleet clean
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -39,6 +39,10 @@ test-fleet: setup
 # Slow: no healthy generation is ever ended, twenty times over.
 soak: setup
 	$(BIN)/python -m pytest -m soak --override-ini=testpaths=tests/soak --timeout=3600
+
+# A million inputs for each parser of what nodes and programs say.
+fuzz: setup
+	$(BIN)/python -m tests.fuzz.parsers 1000000
 
 # Measured comparisons; prints a table.
 bench: setup

@@ -32,7 +32,7 @@ def probe(settings: Settings) -> dict[str, Any]:
 
 
 def _limit(text: str, name: str) -> int:
-    found = re.search(rf"^{name}\s+(\S+)", text, re.MULTILINE)
+    found = re.search(rf"^{name}\s+(\d{{1,20}}|unlimited)\b", text, re.MULTILINE)
     return UNLIMITED if found is None or found[1] == "unlimited" else int(found[1])
 
 

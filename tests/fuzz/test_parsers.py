@@ -1,0 +1,27 @@
+"""Thousands of inputs for each parser; `make fuzz` feeds a million."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from tests.fuzz.parsers import PARSERS, Parser, feed
+
+
+@pytest.mark.parametrize("parser", PARSERS, ids=lambda one: one.name)
+def test_near_misses_are_read(parser: Parser) -> None:
+    feed(parser, 7, 5000)
+
+
+@pytest.mark.parametrize("parser", PARSERS, ids=lambda one: one.name)
+@settings(max_examples=100, deadline=None)
+@given(raw=st.binary(max_size=2000))
+@example(raw=b"[" * 5000)
+@example(raw=b"a]" * 2000 + b"error")
+@example(raw=b"collective " * 400)
+@example(raw=b"loss " * 800 + b"nan")
+@example(raw=b"checkpoint world_size mismatch " * 130)
+@example(raw=b"gpu overheat nvlink nvswitch " * 140)
+def test_any_bytes_are_read(parser: Parser, raw: bytes) -> None:
+    parser.read(raw)
