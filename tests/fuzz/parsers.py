@@ -81,7 +81,8 @@ def _piece(dice: random.Random) -> bytes:
             return piece[:at] + dice.randbytes(dice.randint(0, 6)) + piece[at:]
         case 3:
             return dice.randbytes(dice.randint(0, 30))
-    return piece
+        case _:
+            return piece
 
 
 class Parser(NamedTuple):
