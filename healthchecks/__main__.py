@@ -51,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
         epilog="Exit codes: 0 OK, 1 warning, 2 critical, 3 unknown or wrong usage.",
     )
     add = one.add_argument
+    add("learn", nargs="*", metavar="learn [FILE ...]", help="print what to expect of such a node")
     add("--level", choices=[level.value for level in Level], default=Level.PASSIVE.value)
     add("--only", metavar="NAME[,NAME]", help=f"of {', '.join(runner.NAMES)}")
     add("--fast", action="store_true", help="leave out disk writes and the time service")
@@ -66,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
     add("--state", metavar="DIR", help="remember counters here between runs, to judge their growth")
     add("--boot-id", metavar="ID", help="instead of the kernel's")
     add("--root", default="/", metavar="DIR", help="where proc, sys and dev are found")
-    add("--limit", type=float, default=60.0, metavar="SECONDS", help="for each check at most")
+    add("--limit", type=float, default=180.0, metavar="SECONDS", help="for each check at most")
     return one
 
 
@@ -98,6 +99,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         checks += tuple(own[one] for one in names if one in own)
     except KeyError as error:
         parser().error(f"no check is named {error}; there are {', '.join(runner.NAMES)}")
+    if given.learn:
+        return _learn(given.learn, settings, given.limit)
     boot_id = given.boot_id or runner.this_boot(given.root)
     memory = _memory(given.state, boot_id)
     ran = runner.run(checks, settings, boot_id=boot_id, limit=given.limit, memory=memory)
@@ -126,6 +129,18 @@ def _memory(folder: str | None, boot_id: str) -> Memory | None:
     from healthchecks.memory import Memory
 
     return Memory(Path(folder), boot_id)
+
+
+def _learn(words: Sequence[str], settings: Settings, limit: float) -> int:
+    from healthchecks import learn
+
+    if words[0] != "learn":
+        parser().error(f"no such command: {words[0]}")
+    try:
+        print(learn.main(words[1:], settings, limit))
+    except (OSError, ValueError) as error:
+        parser().error(f"learn: {error}")
+    return 0
 
 
 def _plugins(programs: Sequence[str] | None) -> dict[str, Check]:

@@ -56,6 +56,12 @@ CHECKS = {
     "left-over": "gpu.condition:LEFT_OVER",
     "versions": "gpu.condition:VERSIONS",
     "inventory": "gpu.condition:INVENTORY",
+    "gemm": "active.compute:GEMM",
+    "memory-bandwidth": "active.compute:COPY",
+    "repeat": "active.compute:REPEAT",
+    "transfer": "active.movement:TRANSFER_CHECK",
+    "all-reduce": "active.movement:ALL_REDUCE",
+    "storage": "active.movement:STORAGE",
 }
 NAMES = tuple(CHECKS)
 ANSWER_MAX = 8 << 20  #: bytes of facts from one probe
@@ -78,8 +84,10 @@ class Ran(NamedTuple):
 
 def load(names: Iterable[str], level: Level = Level.PASSIVE) -> tuple[Check, ...]:
     """Import the named checks; those above the level are left out. KeyError: no such check."""
-    checks = [_load(CHECKS[name]) for name in names]
-    return tuple(check for check in checks if check.level is level)
+    wanted = [CHECKS[name] for name in names]
+    if level is Level.PASSIVE:
+        wanted = [where for where in wanted if not where.startswith("active.")]
+    return tuple(map(_load, wanted))
 
 
 def _load(where: str) -> Check:
@@ -124,9 +132,19 @@ def _answers(
     for check in checks:
         known = first.setdefault(check.probe, check)
         first[check.probe] = known._replace(limit=max(known.limit, check.limit))
-    answers = dict(zip(first, ask(list(first.values()), settings, limit), strict=True))
+    quiet = [one for one in first.values() if one.level is Level.PASSIVE]
+    answers = dict(zip([one.probe for one in quiet], ask(quiet, settings, limit), strict=True))
+    for one in first.values():
+        if one.level is Level.ACTIVE:  # alone: figures of checks side by side mean nothing
+            answers[one.probe] = next(ask([one], settings, limit))
     for check in checks:
         yield check, answers[check.probe]
+
+
+def facts(checks: Sequence[Check], settings: Settings, limit: float) -> dict[str, Any]:
+    """Return what each check's probe saw, None where it could not look or has no business here."""
+    wanted = [check for check in checks if check.skip(settings) is None]
+    return {check.name: answer.facts for check, answer in _answers(wanted, settings, limit)}
 
 
 def conclude(check: Check, answer: Answer, settings: Settings) -> Sequence[Finding]:

@@ -73,3 +73,16 @@ def detectors() -> dict[str, Detector]:
             one.severity, one.fault, one.remedy, explicit, needs, "", one.name
         )
     return found
+
+
+@cache
+def _skus() -> dict[str, dict[str, float]]:
+    body = json.loads(Path(__file__).with_name("expected.yaml").read_text())
+    skus: dict[str, dict[str, float]] = body["skus"]
+    return skus
+
+
+def expected(name: str) -> dict[str, float]:
+    """Return the rates expected of a GPU of this name (the longest entry it contains), or none."""
+    known = [one for one in _skus() if one in name]
+    return _skus()[max(known, key=len)] if known else {}

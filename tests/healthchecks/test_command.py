@@ -19,7 +19,7 @@ from tests.healthchecks.hosts import healthy
 HERE = Path(healthchecks.__file__).parent
 XID_79 = "[12.5] NVRM: Xid (PCI:0000:9b:00): 79, pid=1, GPU has fallen off the bus.\n"
 GPU_CHECKS = [name for name, where in runner.CHECKS.items() if where.startswith("gpu.")]
-NAMES = runner.NAMES
+NAMES = [name for name, where in runner.CHECKS.items() if not where.startswith("active.")]
 CPU_NODE = ("--expect-gpus", "0", "--fast")
 
 
@@ -193,3 +193,18 @@ def test_a_plug_in_that_hangs_is_unknown(tmp_path: Path) -> None:
     plugin.chmod(0o755)
     done = run("-o", "json", "--plugin", str(plugin), "--only", "plugin-slow", "--limit", "0.5")
     assert lines(done)[0]["severity"] == "UNKNOWN"
+
+
+def test_what_is_learnt_from_several_nodes_is_joined(tmp_path: Path) -> None:
+    for number, rate in enumerate((780.0, 800.0, 790.0)):
+        body = {"driver": "550.1", "gemm_tflops": rate, "gpu_serials": [str(number)], "ib_ports": 8}
+        (tmp_path / f"{number}.json").write_text(json.dumps(body))
+    done = run("learn", *(str(tmp_path / f"{one}.json") for one in range(3)))
+    assert json.loads(done.stdout) == {
+        "driver": "550.1",
+        "gemm_tflops": 790.0,
+        "gpu_serials": ["0", "1", "2"],
+        "ib_ports": 8,
+    }
+    assert run("learn", str(tmp_path / "none.json")).returncode == 3
+    assert run("lern").returncode == 3

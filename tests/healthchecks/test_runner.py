@@ -108,7 +108,10 @@ def test_probes_run_side_by_side() -> None:
 
 
 def test_every_name_leads_to_a_check_of_that_name() -> None:
-    assert tuple(one.name for one in runner.load(runner.NAMES)) == runner.NAMES
+    loaded = runner.load(runner.NAMES, Level.ACTIVE)
+    assert tuple(one.name for one in loaded) == runner.NAMES
+    passive = [one for one in loaded if one.level is Level.PASSIVE]
+    assert list(runner.load(runner.NAMES)) == passive
 
 
 def test_an_unknown_name_is_refused() -> None:
