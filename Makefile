@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.holdfast-stamp
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: setup demo test check format bench fuzz soak test-fleet clean
+.PHONY: setup demo test check format bench bench-recovery fuzz soak test-fleet clean
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -36,9 +36,9 @@ test: setup
 test-fleet: setup
 	$(BIN)/python -m pytest -m root --override-ini=testpaths=tests/fleet
 
-# Slow: no healthy generation is ever ended, twenty times over.
+# Slow: no healthy generation is ever ended, twenty times over; two hundred random kill schedules.
 soak: setup
-	$(BIN)/python -m pytest -m soak --override-ini=testpaths=tests/soak --timeout=3600
+	$(BIN)/python -m pytest -m soak --override-ini="testpaths=tests/soak tests/runtime" --timeout=3600
 
 # A million inputs for each parser of what nodes and programs say.
 fuzz: setup
@@ -47,6 +47,18 @@ fuzz: setup
 # Measured comparisons; prints a table.
 bench: setup
 	$(BIN)/python -m bench
+
+# A killed rank, with Holdfast and with its peers, in the same rounds. Peers are installed here alone,
+# each in an environment of its own that borrows torch from ours.
+PEERS := .bench
+NVRX := psutil pyyaml defusedxml packaging nvidia-ml-py pynvml setproctitle
+bench-recovery: setup
+	$(PYTHON) -m venv $(PEERS)/nvrx
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+	  > $$($(PEERS)/nvrx/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/ours.pth
+	$(PEERS)/nvrx/bin/python -m pip install --quiet --no-deps nvidia-resiliency-ext==0.4.1 $(NVRX)
+	BENCH_NVRX_PYTHON=$(PEERS)/nvrx/bin/python $(BIN)/python -m bench.recovery \
+	  --systems holdfast,torchrun,nvrx --rounds 5
 
 check: setup
 	$(BIN)/ruff format --check .
@@ -59,4 +71,4 @@ format: setup
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -193,6 +193,7 @@ class Ranks:
         `now` is in seconds of a clock that does not step back (`time.monotonic()`).
         """
         self._warm.look()
+        self.prepare()  # again, if the warm parent has died
         self._hear()
         self._launch()
         if self._plan is not None:

@@ -64,6 +64,15 @@ class Loaded:
     attestation: Attestation
 
 
+@dataclass
+class _Authority:
+    """In whose name a rank commits; another generation is another authority."""
+
+    attempt: int
+    under: int | None  #: seq of the generation, or of the fence of a run alone
+    committer: Committer | None = None
+
+
 def join(checkpoints: str | None = None, *, keep: int = KEEP) -> Run:
     """Find out where this rank runs. `checkpoints` (a URL) is used where Holdfast gave none.
 
@@ -89,9 +98,7 @@ class Run:
         self.last_commit: Commit | None = None  #: the newest commit that this rank made
         self._loaded: Attestation | None = None
         self._ending: int | None = None
-        self._committer: Committer | None = None
-        self._attempt = around.attempt
-        self._under = around.generation_seq
+        self._authority = _Authority(around.attempt, around.generation_seq)
         self._keeper = retention.Keeper(keep)
         self._drilled: set[str] = set()
         self._heart = Heart(around.heartbeat, around.rank)
@@ -152,8 +159,8 @@ class Run:
         """Take the seat in the next generation that `environ` describes, in the same process."""
         around = surroundings.read(environ)
         self.around = around
-        self._attempt, self._under = around.attempt, around.generation_seq
-        self._committer = self._loaded = None
+        self._authority = _Authority(around.attempt, around.generation_seq)
+        self._loaded = self.last_commit = self.resumed_from = None
         self._saver = Saver(self._heart)
         self._heart.rank = around.rank
         self._heart.phase = "init"
@@ -293,15 +300,19 @@ class Run:
                 return
             self._stop_if_fenced()
             copied = {kind: snapshots.copy_state(value) for kind, value in state.items()}
-        self._saver.start(step, lambda: self._write(step, copied, attestation))
+        authority = self._authority  # a save in flight keeps it, whatever generation follows
+        self._saver.start(step, lambda: self._write(copied, attestation, authority))
 
-    def _write(self, step: int, state: dict[str, Any], attestation: Attestation) -> None:
+    def _write(
+        self, state: dict[str, Any], attestation: Attestation, authority: _Authority
+    ) -> None:
         bad = snapshots.find_nan(state)
         if bad is not None:
             raise PermanentError(f"{bad} holds NaN")
-        save = self.begin(step)
+        save = self.begin(attestation.step, authority)
         parts = [self._put(save, kind, state.pop(kind)) for kind in tuple(state)]
-        self.commit(self.manifest(save, tuple(parts), attestation, Layout.REPLICATED))
+        manifest = self.manifest(save, tuple(parts), attestation, Layout.REPLICATED, authority)
+        self.commit(manifest, authority)
 
     def _put(self, save: str, kind: str, value: Any) -> Part:
         assert self.vault is not None
@@ -311,68 +322,81 @@ class Run:
             self._drilled.add(kind)
         return self.vault.put(save, kind, 0, data)
 
-    def begin(self, step: int) -> str:
+    def begin(self, step: int, authority: _Authority | None = None) -> str:
         """Return the name of a new save, if this writer's generation still rules."""
+        mine = authority or self._authority
         if self.vault is None:
             raise UserError("no checkpoints: give join() a URL, or the job a key `checkpoints`")
         lineage = self.vault.register.read()
-        if self._committer is None:
-            self._committer = self._authorise(self.vault, lineage)
+        if mine.committer is None:
+            mine.committer = self._authorise(self.vault, lineage, mine)
             lineage = self.vault.register.read()
-        self._committer.check(lineage)
+        mine.committer.check(lineage)
         return manifests.save_name(
-            attempt=self._attempt, generation=self._under or 0, step=step, nonce=new_nonce()
+            attempt=mine.attempt, generation=mine.under or 0, step=step, nonce=new_nonce()
         )
 
-    def _authorise(self, vault: Vault, lineage: Lineage) -> Committer:
-        if self._under is None and self.in_holdfast:
+    def _authorise(self, vault: Vault, lineage: Lineage, mine: _Authority) -> Committer:
+        if mine.under is None and self.in_holdfast:
             raise TransientError("this generation has no record in the register yet")
-        if self._under is None:
-            self._under = self._open_attempt(vault, lineage)
-        return Committer(vault, under=self._under, by=self.around.writer)
+        if mine.under is None:
+            mine.attempt = lineage.attempt + 1
+            mine.under = self._open_attempt(vault, lineage, mine.attempt)
+        return Committer(vault, under=mine.under, by=self.around.writer)
 
-    def _open_attempt(self, vault: Vault, lineage: Lineage) -> int:
+    def _open_attempt(self, vault: Vault, lineage: Lineage, attempt: int) -> int:
         """Append a fence of one's own: there is no controller that would."""
         token = lineage.fence.token if lineage.fence else 0
-        self._attempt = lineage.attempt + 1
         nonce, at = new_nonce(), time.time()
         fence = vault.register.append(
-            lambda seq: Fence(seq, nonce, token, self._attempt, at, self.around.writer), lineage
+            lambda seq: Fence(seq, nonce, token, attempt, at, self.around.writer), lineage
         )
         if not isinstance(fence, Fence):
             raise FencedError(f"register at {vault.register.place}: another run has just begun")
         return fence.seq
 
     def manifest(
-        self, save: str, parts: tuple[Part, ...], attestation: Attestation, layout: Layout
+        self,
+        save: str,
+        parts: tuple[Part, ...],
+        attestation: Attestation,
+        layout: Layout,
+        authority: _Authority | None = None,
     ) -> Manifest:
-        """Return the manifest of a save of this run."""
+        """Return the manifest of a save of this run.
+
+        A state that came from memory descends from the commit that the generation names.
+        """
+        mine = authority or self._authority
         parent = self.last_commit or self.resumed_from
         return Manifest(
             run=self.around.job or "",
-            attempt=self._attempt,
-            generation=self._under or 0,
+            attempt=mine.attempt,
+            generation=mine.under or 0,
             step=attestation.step,
             layout=layout,
             world_size=self.world_size,
-            parent=None if parent is None else parent.seq,
+            parent=self.around.resume if parent is None else parent.seq,
             parts=parts,
             attestation=attestation,
             save=save,
             written_at=time.time(),
         )
 
-    def commit(self, manifest: Manifest) -> Commit:
+    def commit(self, manifest: Manifest, authority: _Authority | None = None) -> Commit:
         """Make a save visible, tell it, and let retention remove what is no longer needed."""
-        if self._committer is None or self.vault is None:
+        mine = authority or self._authority
+        if mine.committer is None or self.vault is None:
             raise PermanentError("commit without begin")
-        self.last_commit = self._committer.commit(manifest)
-        self._heart.event("commit", step=manifest.step, seq=self.last_commit.seq)
+        made = mine.committer.commit(manifest)
+        if mine is self._authority:
+            self.last_commit = made
+        self._heart.event("commit", step=manifest.step, seq=made.seq)
         try:
-            self._keeper.prune(self.vault, self._committer)
+            self._keeper.prune(self.vault, mine.committer)
         except HoldfastError as error:  # the commit stands; the next one prunes again
             LOG.warning("retention: %s", error)
-        return self.last_commit
+        return made
 
     def failed(self, step: int, error: HoldfastError) -> None:
         """Tell that a save came to nothing; ends the process (exit 93) if fenced."""

@@ -89,6 +89,7 @@ class WarmParent:
         self._child: subprocess.Popen[bytes] | None = None
         self._line: socket.socket | None = None
         self._children: dict[int, WarmChild] = {}
+        self._orphans: list[WarmChild] = []  #: of a warm parent that died
         self._born: dict[int, int] = {}  #: pid by number of the order
         self._early: dict[int, int] = {}  #: code by pid of those that ended before they were known
         self._orders = 0
@@ -180,10 +181,10 @@ class WarmParent:
         if self.warmth is Warmth.PREPARING and late:
             self._refuse(f"importing {self._importing} took more than {PRELOAD_LIMIT:g} s")
             self.stop()
-        if self._line is None:  # nobody is left to tell how they ended: with their parent
-            for child in tuple(self._children.values()):
-                if child.over:
-                    self._bury(child.pid, -signal.SIGKILL)
+        for child in self._orphans:  # nobody is left to tell how they ended: with their parent
+            if child.over:
+                child.end(-signal.SIGKILL)
+        self._orphans = [child for child in self._orphans if child.returncode is None]
 
     def _listen(self) -> None:
         while self._line is not None:
@@ -280,6 +281,8 @@ class WarmParent:
         """End it, and with it every rank that it forked."""
         child, self._child = self._child, None
         line, self._line = self._line, None
+        self._orphans += self._children.values()
+        self._children.clear()
         if line is not None:
             line.close()
         if child is not None:

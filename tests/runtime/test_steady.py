@@ -49,6 +49,9 @@ def test_two_nodes_lose_ranks_and_a_node_and_repeat_nothing(tmp_path: Path) -> N
         assert causes == [Cause.RANK_EXIT, Cause.RANK_STOPPED, Cause.RANK_EXIT, Cause.NODE_LOST]
         assert steady.repeated() == 0
         assert set(ends) == {undisturbed(tmp_path / "alone", world=2, steps=steps)}
+        commits = steady.lineage().commits
+        parents = [commit.parent for commit in commits]
+        assert parents == [None, *(commit.seq for commit in commits[:-1])]
         gang.wait_stage("b", Stage.FINISHED)
         wait_for(lambda: len(marked(Place(gang.home("b"), "j.1"))) <= 5)  # no rank is left
 
@@ -107,3 +110,32 @@ def test_the_same_failure_twice_steps_down_from_memory_to_the_vault(tmp_path: Pa
         assert {recovered for _, recovered in third} == {"vault"}
         assert third[0][0] == 10  # the parent of the last commit, not step 24 of the memory
         assert set(ends) == {undisturbed(tmp_path / "alone", world=2, steps=60)}
+
+
+def test_a_frozen_node_is_left_behind_and_its_peer_goes_on_from_memory(tmp_path: Path) -> None:
+    """Nothing breaks when a node freezes: its peer's collective hangs, and is not waited for."""
+    steps = 120
+    wishes = {"save_every": 1000, "snapshot_budget": 1.0}
+    with steady_gang(tmp_path, "ab", standbys="c", steps=steps, wishes=wishes) as steady:
+        gang = steady.gang
+        steady.wait_step(30)
+        stuck = steady.pid("a")
+        frozen = [process.pid for process in marked(Place(gang.home("b"), "j.1"))]
+        for pid in frozen:
+            os.kill(pid, signal.SIGSTOP)
+        next_generation(steady, 2)
+        generation = steady.lineage().generations[-1]
+        assert generation.because.cause is Cause.NODE_LOST
+        assert [m.node for m in generation.members] == ["a", "c"]
+        assert steady.pid("a") != stuck
+        assert "not-kept" in [note.kind for note in gang.report("a").notes]
+        began = [one for one in steady.said if "began" in one][-2:]
+        assert {one["recovered"] for one in began} == {"memory", "peer"}
+        assert began[0]["began"] >= 20
+        for pid in frozen:
+            os.kill(pid, signal.SIGCONT)
+        wait_for(lambda: not [r for r in gang.report("b").ranks if r.state.value == "running"])
+        steady.nodes = "ac"
+        ends = steady.digests()
+        assert set(ends) == {undisturbed(tmp_path / "alone", world=2, steps=steps)}
+        assert not steady.lineage().void

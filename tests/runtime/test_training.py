@@ -335,7 +335,7 @@ def test_a_generation_without_a_record_commits_nothing(store: MemoryStore, ears:
     story = started(store)
     run = member(story, ears)
     run.around = replace(run.around, generation_seq=None)
-    run._under = None
+    run._authority.under = None
     run.save(1, state(1), **FACTS)
     settle(run)
     assert ears.events() == ["commit-failed"]
