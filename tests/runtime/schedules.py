@@ -114,7 +114,17 @@ class Schedule:
     # ---- what a controller does ------------------------------------------------------------------
 
     def heal(self) -> None:
-        """Put an agent on each node that has none, and grant what is there."""
+        """Put an agent on each node that has none, and grant what is there, until it stands."""
+        wait_for(self._healed, limit=60, pause=0.2)
+
+    def _healed(self) -> bool:
+        try:
+            self._heal()
+        except HoldfastError:  # one more died meanwhile, or is about to
+            return False
+        return all(launch.living_agent(self.place(node)) for node in sorted(self.gang.seats))
+
+    def _heal(self) -> None:
         dead = [n for n in sorted(self.gang.seats) if launch.living_agent(self.place(n)) is None]
         for place in map(self.place, dead):
             wait_for(partial(is_clear, place), limit=30)

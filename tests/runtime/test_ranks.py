@@ -231,7 +231,8 @@ def test_whoever_spoke_first_of_two_that_end_at_once_is_blamed(node: Node) -> No
         "time.sleep(0.05 * (3 - rank)); print('rank', rank, flush=True); spoke.touch(); os._exit(1)"
     )
     ranks = node.start(command=speaker(1, 0, last))
-    wait_for(lambda: len(_zombies()) == 2)
+    pids = {one.child.pid for one in ranks._ranks}
+    wait_for(lambda: pids <= set(_zombies()))  # a worker of pytest may have others
     node.look()
     assert ranks.trouble is not None
     assert ranks.trouble.rank == 3
