@@ -124,7 +124,11 @@ class Ranks:
         self._mailbox.empty()
         self._vigil.begin(plan)
         self._plan, self._ending, self._next = plan, None, plan
-        self._ranks = self._survivors.left()
+        kept = self._survivors.left()
+        for old in self._ranks:
+            if all(old is not one for one in kept):
+                old.hang_up()
+        self._ranks = kept
         self.trouble, self.ended_at, self.fenced = None, None, False
         self._state_at = self._signs_at = float("-inf")
         self._unverified = False
@@ -145,6 +149,9 @@ class Ranks:
             return
         self._next = None
         kept = {one.local_rank: one for one in self._ranks if not one.ended}
+        for one in self._ranks:
+            if one.ended:
+                one.hang_up()
         self._ranks = []
         try:
             for local_rank in range(1 if self._opaque else plan.ranks_per_node):
