@@ -67,6 +67,9 @@ COMMANDS: Mapping[str, Later] = {
     "checkpoint": Later(
         "orchestrator.cli.checkpoints:checkpoint", "Checkpoints: list, verify, digest."
     ),
+    "detector": Later(
+        "orchestrator.cli.detectors:detector", "Detectors: list, show; who may evict alone."
+    ),
     "incident": Later("orchestrator.cli.incidents:incident", "Incidents: list, show."),
     "diagnose": Later("orchestrator.cli.diagnose:diagnose", "Say what a failure's text tells."),
     "runbook": Later("orchestrator.cli.runbooks:runbook", "Runbooks: list, show."),

@@ -1,4 +1,4 @@
-"""`holdfast why`: the story of a node, a job, an attempt or a cluster, in order."""
+"""`holdfast why`: the story of a node, a job, an attempt, a cluster or a detector, in order."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _duration(_: click.Context, __: click.Parameter, value: str | None) -> timed
 
 
 @click.command()
-@click.argument("subject", metavar="NODE|JOB|JOB/ATTEMPT|CLUSTER")
+@click.argument("subject", metavar="NODE|JOB|JOB/ATTEMPT|CLUSTER|DETECTOR")
 @click.option("--since", callback=_duration, help="Only the last while, such as 30m or 2h.")
 @click.option("--limit", default=200, show_default=True, type=click.IntRange(1, 100_000))
 @output_option
@@ -55,6 +55,7 @@ def why(session: Session, subject: str, since: timedelta | None, limit: int, out
 
 def _now(session: Session, fleet: Fleet, subject: str) -> dict[str, Any] | None:
     """Return where the thing stands now, with the evidence; None if there is no such thing."""
+    from orchestrator.cli.detectors import detector_row
     from orchestrator.cli.views import attempt_row, bad_findings, cluster_row, job_row, node_reason
 
     for node in fleet.nodes.values():
@@ -75,6 +76,8 @@ def _now(session: Session, fleet: Fleet, subject: str) -> dict[str, Any] | None:
     for cluster in session.clusters:
         if cluster.name == subject:
             return cluster_row(cluster, fleet)
+    if subject in fleet.beliefs.detectors:
+        return detector_row(fleet, session.settings.core_policy, subject)
     return None
 
 
@@ -82,5 +85,5 @@ def _nobody(session: Session, fleet: Fleet, subject: str) -> UserError:
     jobs = [str(job.name) for job in session.ledger.jobs()]
     attempts = [f"{one.job}/{one.number}" for one in session.ledger.attempts()]
     clusters = [str(cluster.name) for cluster in session.clusters]
-    known = [*map(str, fleet.nodes), *jobs, *attempts, *clusters]
-    return unknown("node, job, attempt or cluster", subject, known)
+    known = [*map(str, fleet.nodes), *jobs, *attempts, *clusters, *fleet.beliefs.detectors]
+    return unknown("node, job, attempt, cluster or labelled detector", subject, known)

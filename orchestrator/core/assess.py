@@ -24,6 +24,7 @@ from orchestrator.core.beliefs import (
 )
 from orchestrator.core.cohorts import announced, draw, listed, signed
 from orchestrator.core.contact import Contact
+from orchestrator.core.firings import heard
 from orchestrator.core.nodes import ClusterName, JobName, NodeName
 from orchestrator.core.observations import (
     AgentGone,
@@ -84,6 +85,7 @@ class _Fold:
         self._answered = beliefs.answered
         self._forget_at = beliefs.forget_at
         self._cohorts = beliefs.cohorts
+        self._detectors = beliefs.detectors
         self._listed: set[ClusterName] = set()
 
     def done(self, now: datetime) -> Beliefs:
@@ -99,6 +101,7 @@ class _Fold:
             orders,
             self._answered,
             self._cohorts,
+            self._detectors,
             forget_at=self._forget_at,
         )
 
@@ -294,7 +297,8 @@ def _probed(node: NodeBelief, probe: Probed) -> NodeBelief:
     for finding in named:
         if finding.boot_id in present and _weight(finding) > _weight(known.get(finding.key)):
             known[finding.key] = finding
-    return replace(node, findings=tuple(known[key] for key in sorted(known)))
+    findings = tuple(known[key] for key in sorted(known))
+    return replace(node, findings=findings, firings=heard(node.firings, named, probe.at))
 
 
 def _explicit(finding: Finding) -> bool:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from orchestrator.core.cohorts import Announcement, CohortBelief, Listing, Sign, Trouble
+from orchestrator.core.detectors import Detector
+from orchestrator.core.firings import Firing
 from orchestrator.core.nodes import ClusterName, JobName, NodeName
 from orchestrator.core.observations import MachineSeen, Ordered, Power, RegisterSeen
 from orchestrator.core.verdicts import Finding
@@ -68,6 +70,7 @@ class NodeBelief:
     running_at: datetime | None = None  #: first listed as running, as the present machine
     signs: tuple[Sign, ...] = ()  #: that it failed; not yet drawn into its cohort
     trouble: Trouble | None = None  #: its last failure that its cohort knows of
+    firings: tuple[Firing, ...] = ()  #: of the last weeks, labelled or not: see `firings`
 
     @property
     def called_off(self) -> bool:
@@ -131,5 +134,6 @@ class Beliefs:
     orders: tuple[Ordered, ...] = ()  #: not yet settled, by number
     answered: tuple[int, ...] = ()  #: numbers of the orders settled last, so that none comes twice
     cohorts: dict[str, CohortBelief] = field(default_factory=dict)  #: by "cluster/cohort"
+    detectors: dict[str, Detector] = field(default_factory=dict)  #: those with a label; by name
     #: No agent that is gone need be forgotten before; None: unknown. Not a belief, only a hint.
     forget_at: datetime | None = field(default=None, compare=False, repr=False)

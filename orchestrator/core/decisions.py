@@ -10,12 +10,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from orchestrator.core.detectors import Authority
+from orchestrator.core.firings import FiringLabel
 from orchestrator.core.history import History
 from orchestrator.core.history import RepairStep as RepairStep
 from orchestrator.core.jobs import AttemptState, JobSpec, JobState, Outcome
 from orchestrator.core.nodes import ClusterName, Cordon, JobName, Machine, NodeName, NodeState
 from orchestrator.core.observations import MachineSeen
 from orchestrator.core.pages import Page
+from orchestrator.core.verdicts import Channel
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +145,27 @@ class SetCadence:
 
 
 @dataclass(frozen=True, slots=True)
+class LabelFiring:
+    """Write down what came of a detector's firing; the detector's record learns from it."""
+
+    node: NodeName
+    detector: str
+    channel: Channel
+    fired_at: datetime  #: when it began
+    label: FiringLabel
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetAuthority:
+    """Promote or demote a detector."""
+
+    detector: str
+    authority: Authority
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class OpenIncident:
     """Begin to tell people about something."""
 
@@ -252,6 +276,8 @@ Decision = (
     | OpenAttempt
     | MoveAttempt
     | SetCadence
+    | LabelFiring
+    | SetAuthority
     | OpenIncident
     | CloseIncident
     | AppendFence
@@ -277,6 +303,8 @@ LedgerOnly = (
     | OpenAttempt
     | MoveAttempt
     | SetCadence
+    | LabelFiring
+    | SetAuthority
     | OpenIncident
     | CloseIncident
     | IssueGrant

@@ -20,6 +20,7 @@ from orchestrator.core.decisions import (
     Incident,
     Intent,
     IssueGrant,
+    LabelFiring,
     LedgerOnly,
     MoveAttempt,
     MoveJob,
@@ -28,14 +29,17 @@ from orchestrator.core.decisions import (
     OpenIncident,
     Renew,
     Repair,
+    SetAuthority,
     SetCadence,
     SetCordon,
     SettleOrder,
     StartAgent,
     key,
 )
+from orchestrator.core.detectors import Detector, Label
+from orchestrator.core.firings import FiringLabel
 from orchestrator.core.fleet import Fleet, Used
-from orchestrator.core.history import History, RepairStep, same_machine
+from orchestrator.core.history import History, RepairStep, same_machine, serials
 from orchestrator.core.jobs import (
     ATTEMPT_MOVES,
     JOB_MOVES,
@@ -79,6 +83,10 @@ def enact(fleet: Fleet, decision: LedgerOnly, at: datetime) -> Fleet:
             return _change_attempt(fleet, decision, at)
         case SettleOrder():
             return _settle_order(fleet, decision)
+        case LabelFiring():
+            return _label_firing(fleet, decision, at)
+        case SetAuthority():
+            return _set_authority(fleet, decision, at)
         case OpenIncident():
             incident = Incident(decision.page, decision.subject, at, decision.reason)
             return replace(fleet, incidents=(*fleet.incidents, incident))
@@ -169,7 +177,9 @@ def _enlisted(decision: Enlist, at: datetime) -> Node:
 def _renewed(node: Node, decision: Renew, at: datetime) -> Node:
     """Enter another machine under a name where nothing runs, or describe the same one anew."""
     if not decision.fresh:
-        return replace(node, machine=decision.machine)
+        swapped = _swapped(node.machine.serials, decision.machine.serials)
+        swapped_at = at if swapped else node.swapped_at
+        return replace(node, machine=decision.machine, swapped_at=swapped_at)
     if node.state in SEATED:
         raise UnlawfulMoveError(node.name, node.state, NodeState.BURN_IN)
     former = node.former
@@ -185,11 +195,19 @@ def _renewed(node: Node, decision: Renew, at: datetime) -> Node:
         cordon=node.cordon or decision.cordon,  # a person's word about this name goes on
         pardoned_at=None,
         trial_since=None,
+        accepted_at=None,
+        served=timedelta(0),
+        swapped_at=None,
         step=None,
         history=decision.history,
         former=former,
         kin=decision.kin,
     )
+
+
+def _swapped(old: tuple[str, ...], new: tuple[str, ...]) -> bool:
+    """Say whether a part of one machine was changed: serials are told, and not the same ones."""
+    return bool(serials(old)) and bool(serials(new)) and serials(old) != serials(new)
 
 
 def _moved(node: Node, decision: MoveNode, at: datetime) -> Node:
@@ -319,3 +337,42 @@ def _settle_order(fleet: Fleet, decision: SettleOrder) -> Fleet:
     left = tuple(order for order in beliefs.orders if order.number != decision.order)
     answered = tuple(sorted({*beliefs.answered, decision.order}))[-ANSWERED_MAX:]
     return replace(fleet, beliefs=replace(beliefs, orders=left, answered=answered))
+
+
+def _label_firing(fleet: Fleet, decision: LabelFiring, at: datetime) -> Fleet:
+    """Label one firing, once, and let its detector learn from it."""
+    beliefs, name = fleet.beliefs, decision.detector
+    belief = beliefs.nodes[decision.node]
+    named = (name, decision.channel, decision.fired_at)
+    mine = [f for f in belief.firings if (f.detector, f.channel, f.first_at) == named]
+    if not mine:
+        raise KeyError(f"a firing of {name} on {decision.node} at {decision.fired_at}")
+    if mine[0].label is not None:
+        raise UnlawfulStepError(f"{name} on {decision.node}", mine[0].label, decision.label)
+    labelled = tuple(
+        replace(one, label=decision.label) if one is mine[0] else one for one in belief.firings
+    )
+    detector = beliefs.detectors.get(name) or Detector(name)
+    if decision.label is FiringLabel.UNKNOWN:
+        detector = replace(detector, unlabelled=detector.unlabelled + 1)
+    else:
+        right = decision.label is FiringLabel.RIGHT
+        label = Label(decision.node, decision.fired_at, at, right, decision.reason)
+        detector = detector.told(label)
+    beliefs = replace(
+        beliefs,
+        nodes={**beliefs.nodes, decision.node: replace(belief, firings=labelled)},
+        detectors={**beliefs.detectors, name: detector},
+    )
+    return replace(fleet, beliefs=beliefs)
+
+
+def _set_authority(fleet: Fleet, decision: SetAuthority, at: datetime) -> Fleet:
+    """Give a detector another authority."""
+    detectors, name = fleet.beliefs.detectors, decision.detector
+    known = detectors[name]
+    if known.authority is decision.authority:
+        raise UnlawfulStepError(name, decision.authority, decision.authority)
+    changed = known.given(decision.authority, at, decision.reason)
+    beliefs = replace(fleet.beliefs, detectors={**detectors, name: changed})
+    return replace(fleet, beliefs=beliefs)

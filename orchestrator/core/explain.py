@@ -13,6 +13,7 @@ from orchestrator.core.decisions import (
     Enlist,
     GiveGrant,
     IssueGrant,
+    LabelFiring,
     MoveAttempt,
     MoveJob,
     MoveNode,
@@ -20,6 +21,7 @@ from orchestrator.core.decisions import (
     OpenIncident,
     Renew,
     Repair,
+    SetAuthority,
     SetCadence,
     SetCordon,
     SettleOrder,
@@ -27,6 +29,8 @@ from orchestrator.core.decisions import (
     StopAgent,
     SweepNode,
 )
+from orchestrator.core.detectors import Authority
+from orchestrator.core.firings import FiringLabel
 from orchestrator.core.fleet import Fleet
 from orchestrator.core.jobs import OVER, Attempt, AttemptState, JobState
 from orchestrator.core.look import LIVE, Look
@@ -57,6 +61,14 @@ def explain(decision: Decision) -> str:  # noqa: C901 - one case per decision, n
             return f"accepted {job}: {reason}"
         case MoveJob(job=job, end=end, reason=reason):
             return f"{job} is {end}: {reason}"
+        case LabelFiring(node=node, detector=detector, label=FiringLabel.UNKNOWN, reason=reason):
+            return f"nobody knows whether {detector} on {node} was right: {reason}"
+        case LabelFiring(node=node, detector=detector, label=label, reason=reason):
+            return f"{detector} on {node} was {label}: {reason}"
+        case SetAuthority(detector=detector, authority=Authority.ACT, reason=reason):
+            return f"{detector} may evict on its own word from now on: {reason}"
+        case SetAuthority(detector=detector, reason=reason):
+            return f"{detector} is only a suspicion from now on: {reason}"
         case SettleOrder(order=order, done=done, reason=reason):
             return f"order {order} {'done' if done else 'refused'}: {reason}"
         case OpenAttempt(job=job, attempt=attempt, cluster=cluster, reason=reason):

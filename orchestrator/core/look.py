@@ -26,6 +26,7 @@ from orchestrator.core.decisions import (
     StartAgent,
     key,
 )
+from orchestrator.core.detectors import Authority, Detector
 from orchestrator.core.enact import enact, start_subject
 from orchestrator.core.fleet import Cluster, Fleet
 from orchestrator.core.history import same_machine, serials
@@ -33,6 +34,7 @@ from orchestrator.core.index import (
     ATTEMPTS,
     CLUSTERS,
     COHORTS,
+    DETECTORS,
     INCIDENTS,
     JOBS,
     NODES,
@@ -43,7 +45,7 @@ from orchestrator.core.index import (
     Index,
 )
 from orchestrator.core.jobs import Attempt, AttemptState, Job
-from orchestrator.core.judge import Judgement, judge
+from orchestrator.core.judge import Judgement, acting, authority, judge
 from orchestrator.core.nodes import ClusterName, JobName, Node, NodeName
 from orchestrator.core.observations import Ordered
 from orchestrator.core.pages import Page
@@ -80,6 +82,7 @@ class Look:
         self._asked_of: dict[str, int] = {}  #: steps of the ladder asked for, by name
         self._judged: dict[NodeName, tuple[NodeBelief, datetime | None, Judgement]] = {}
         self._blank: dict[NodeName, NodeBelief] = {}
+        self._acting: tuple[dict[str, Detector], frozenset[str]] | None = None
         self._names: list[NodeName] | None = None  #: of all nodes, sorted
         self._turn(fleet)
 
@@ -304,13 +307,33 @@ class Look:
         cohorts = self._index.fleet.beliefs.cohorts
         return [cohorts[key] for key in sorted(cohorts)]
 
+    def detectors(self) -> dict[str, Detector]:
+        """Return the records of all detectors with a label; not to be changed."""
+        self._notes.reads.add(DETECTORS)
+        return self._index.fleet.beliefs.detectors
+
+    def authority(self, name: str) -> Authority:
+        """Return what a detector may do: what it earned, else what the policy declares."""
+        return authority(name, self.detectors(), self.policy)
+
+    def acting(self) -> frozenset[str]:
+        """Return the detectors whose finding alone evicts."""
+        detectors = self.detectors()
+        if self._acting is None or self._acting[0] is not detectors:
+            found = acting(detectors, self.policy)
+            if self._acting is not None and self._acting[1] != found:
+                self._judged.clear()
+            self._acting = (detectors, found)
+        return self._acting[1]
+
     def judge(self, node: Node) -> Judgement:
         """Return the verdict on a node."""
         belief, pardoned_at = self.belief(node.name), node.pardoned_at
+        acting = self.acting()
         known = self._judged.get(node.name)
         if known is not None and known[0] is belief and known[1] is pardoned_at:
             return known[2]
-        judgement = judge(belief, self.policy, pardoned_at)
+        judgement = judge(belief, self.policy, pardoned_at, acting)
         self._judged[node.name] = (belief, pardoned_at, judgement)
         return judgement
 

@@ -9,7 +9,7 @@ reached may be training happily.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import NewType
 
@@ -135,6 +135,9 @@ class Node:
     history: History = field(default_factory=History)  #: of its machine
     former: tuple[Former, ...] = ()  #: machines that stood under this name before
     kin: NodeName | None = None  #: the name that its machine came back from
+    accepted_at: datetime | None = None  #: passed its last burn-in
+    served: timedelta = timedelta(0)  #: time IN_USE since then, without the present stay
+    swapped_at: datetime | None = None  #: its provider changed a part of its machine
 
     @property
     def rest(self) -> NodeState:
@@ -151,6 +154,9 @@ class Node:
         if end not in MOVES[self.state]:
             raise UnlawfulMoveError(self.name, self.state, end)
         seated = end in SEATED
+        accepted = self.state is NodeState.BURN_IN and end in IDLE
+        serving = self.state is NodeState.IN_USE and self.accepted_at is not None
+        stay = at - self.since if serving else timedelta(0)
         return replace(
             self,
             state=end,
@@ -160,6 +166,8 @@ class Node:
             attempt=self.attempt if seated else None,
             trial_since=self._trial(end, at),
             step=None,
+            accepted_at=at if accepted else self.accepted_at,
+            served=timedelta(0) if accepted else self.served + stay,
         )
 
     def _trial(self, end: NodeState, at: datetime) -> datetime | None:

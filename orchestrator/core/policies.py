@@ -30,7 +30,7 @@ class Policy:
     """Every limit of the deciding part. Durations and counts, never percentages alone."""
 
     explicit: frozenset[str] = EXPLICIT
-    observe: frozenset[str] = frozenset()  #: explicit detectors demoted to observing
+    observe: frozenset[str] = frozenset()  #: the operator's override: these only report
     burn_in: timedelta = timedelta(minutes=30)  #: healthy time before a node is trusted
     probe_every: timedelta = timedelta(seconds=60)
     look_every: timedelta = timedelta(seconds=2)  #: agents and registers

@@ -24,6 +24,7 @@ from orchestrator.core.incidents import (
     wrong_with_node,
 )
 from orchestrator.core.kinship import enlist_new
+from orchestrator.core.labels import label_firings, set_authority
 from orchestrator.core.look import Look, Recall
 from orchestrator.core.orders import answer_orders
 from orchestrator.core.pacing import pace_checkpoints
@@ -38,6 +39,8 @@ ROUNDS_MAX = 8  #: rounds of one look; each decision of a round may call for ano
 PHASES = (
     Phase("answer orders", Kind.FLEET, answer_orders),
     Phase("enlist new nodes", Kind.FLEET, enlist_new),
+    Phase("label firings", Kind.NODE, label_firings),
+    Phase("set authorities", Kind.FLEET, set_authority),
     Phase("tend nodes", Kind.NODE, tend_node),
     Phase("evict the unfit", Kind.RUN, evict_unfit),
     Phase("tend attempts", Kind.RUN, tend_attempt, by_priority),

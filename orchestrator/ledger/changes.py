@@ -56,6 +56,7 @@ def of_beliefs(before: Beliefs, after: Beliefs) -> tuple[Change, ...]:
         _compared("ClusterBelief", before.clusters, after.clusters),
         _compared("RegisterBelief", before.registers, after.registers),
         _compared("CohortBelief", before.cohorts, after.cohorts),
+        _compared("Detector", before.detectors, after.detectors),
     )
     book = OrderBook(after.orders, after.answered)
     if book != OrderBook(before.orders, before.answered):

@@ -19,6 +19,7 @@ from pydantic import TypeAdapter
 from orchestrator.core.beliefs import ClusterBelief, NodeBelief, RegisterBelief
 from orchestrator.core.cohorts import CohortBelief
 from orchestrator.core.decisions import Decision, Incident
+from orchestrator.core.detectors import Detector
 from orchestrator.core.fleet import Used
 from orchestrator.core.jobs import Attempt, Job, SeatGrant
 from orchestrator.core.nodes import Node
@@ -37,6 +38,7 @@ CLASSES: dict[str, type[Any]] = {
         Incident,
         Job,
         Node,
+        Detector,
         NodeBelief,
         OrderBook,
         RegisterBelief,

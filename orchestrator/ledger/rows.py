@@ -26,6 +26,7 @@ from orchestrator.core.decisions import (
     Settled,
     SettleOrder,
 )
+from orchestrator.core.detectors import Detector
 from orchestrator.core.fleet import Cluster, Fleet, Used
 from orchestrator.core.jobs import Attempt, AttemptState, Job
 from orchestrator.core.nodes import Node
@@ -101,7 +102,7 @@ def set_lease(db: Connection, **values: Any) -> None:
     db.execute(lease.update().where(lease.c.name == NAME).values(values))
 
 
-BELIEFS = ("NodeBelief", "ClusterBelief", "RegisterBelief", "CohortBelief", "OrderBook")
+BELIEFS = ("NodeBelief", "ClusterBelief", "RegisterBelief", "CohortBelief", "Detector", "OrderBook")
 
 
 def read_beliefs(db: Connection, shared: Shared) -> Beliefs:
@@ -114,6 +115,7 @@ def _beliefs(things: Things) -> Beliefs:
     clusters: dict[str, ClusterBelief] = things["ClusterBelief"]
     registers: dict[str, RegisterBelief] = things["RegisterBelief"]
     cohorts: dict[str, CohortBelief] = things["CohortBelief"]
+    detectors: dict[str, Detector] = things["Detector"]
     book: OrderBook = next(iter(things["OrderBook"].values()), OrderBook())
     return Beliefs(
         {one.node: one for one in nodes.values()},
@@ -122,6 +124,7 @@ def _beliefs(things: Things) -> Beliefs:
         book.orders,
         book.answered,
         {one.key: one for one in cohorts.values()},
+        {one.name: one for one in detectors.values()},
     )
 
 

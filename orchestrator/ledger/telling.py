@@ -18,7 +18,7 @@ from orchestrator.core.news import news
 from orchestrator.core.observations import AgentSeen, Observation, Ordered
 from orchestrator.ledger.api import Event
 
-SUBJECT_FIELDS = ("node", "job", "cluster", "subject")
+SUBJECT_FIELDS = ("node", "job", "cluster", "subject", "detector")
 
 
 def subjects_of(decision: Decision) -> tuple[str, ...]:

@@ -15,7 +15,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.core.nodes import NodeName
+from orchestrator.core.beliefs import NodeBelief
+from orchestrator.core.nodes import (
+    ClusterName,
+    CohortName,
+    Machine,
+    MachineId,
+    Node,
+    NodeName,
+    NodeState,
+    ProviderName,
+)
 from orchestrator.core.observations import AgentSeen, NodeReached, Probed
 from orchestrator.core.verdicts import Channel, FaultClass, Finding, Severity
 from orchestrator.ledger import codec
@@ -148,3 +158,23 @@ def test_a_class_that_this_version_does_not_know_is_named() -> None:
 def test_a_row_is_plain_json() -> None:
     thing = NodeReached(NodeName("n"), NOW, "b")
     assert json.loads(codec.encode(replace(thing, boot_id="c")))["boot_id"] == "c"
+
+
+@pytest.mark.parametrize("name", ["NodeBelief", "Node"])
+def test_a_row_from_before_detectors_were_labelled_is_read(name: str) -> None:
+    later = {"firings", "accepted_at", "served", "swapped_at"}
+    node = Node(
+        NodeName("a"),
+        ClusterName("c"),
+        ProviderName("p"),
+        CohortName("first"),
+        Machine(MachineId("m")),
+        NodeState.SPARE,
+        NOW,
+        "",
+    )
+    thing = NodeBelief(NodeName("a")) if name == "NodeBelief" else node
+    row = json.loads(codec.encode(thing))
+    old = {key: value for key, value in row.items() if key not in later}
+    assert len(old) < len(row)
+    assert codec.decode(name, json.dumps(old)) == thing

@@ -14,19 +14,23 @@ from orchestrator.core.decisions import (
     CloseIncident,
     Enlist,
     IssueGrant,
+    LabelFiring,
     MoveAttempt,
     MoveNode,
     OpenAttempt,
     OpenIncident,
     Repair,
     RepairStep,
+    SetAuthority,
     SettleOrder,
     StartAgent,
     SweepNode,
     key,
 )
+from orchestrator.core.detectors import Authority, Detector, Label
+from orchestrator.core.firings import FiringLabel
 from orchestrator.core.fleet import Cluster
-from orchestrator.core.jobs import AttemptState, JobSpec, Outcome
+from orchestrator.core.jobs import AttemptState, JobSpec, Outcome, UnlawfulStepError
 from orchestrator.core.nodes import (
     ClusterName,
     JobName,
@@ -46,8 +50,10 @@ from orchestrator.core.observations import (
     Observation,
     OrderKind,
     Power,
+    Probed,
 )
 from orchestrator.core.pages import Page
+from orchestrator.core.verdicts import Channel, FaultClass, Finding, Severity
 from orchestrator.ledger import Event, Ledger, StaleTokenError
 from orchestrator.runtime.reports import AgentReport, Note, Stage
 
@@ -371,3 +377,27 @@ def test_what_is_far_older_than_a_budget_is_forgotten_with_the_observations(
     ledger.intend(token, StartAgent(NODE, JOB, 1, 0, "seated"), NOW, NOW)
     ledger.prune(token, NOW + timedelta(hours=12))
     assert len(ledger.snapshot(after(1), ()).used) == 1
+
+
+def test_labels_and_authorities_are_kept(ledger: Ledger, token: int) -> None:
+    enlist(ledger, token)
+    bad = Severity.CRITICAL, FaultClass.HARDWARE, "gone", Channel.NODE, NOW
+    seen = Probed(NODE, NOW, "boot-1", (Finding("xid", "gpu5", *bad, code="79"),), complete=True)
+    ledger.record(token, [seen], NOW, assess)
+    where = (NODE, "xid:79", Channel.NODE, NOW)
+    ledger.apply(token, LabelFiring(*where, FiringLabel.WRONG, "it served"), after(1))
+    ledger.apply(token, SetAuthority("xid:79", Authority.OBSERVE, "0 of 1 right"), after(2))
+    beliefs = ledger.snapshot(after(3), ()).beliefs
+    assert [one.label for one in beliefs.nodes[NODE].firings] == [FiringLabel.WRONG]
+    record = beliefs.detectors["xid:79"]
+    assert (record.wrong, record.authority, record.since) == (1, Authority.OBSERVE, after(2))
+    assert record == Detector("xid:79").told(
+        Label(NODE, NOW, after(1), right=False, reason="it served")
+    ).given(Authority.OBSERVE, after(2), "0 of 1 right")
+    told = [event.text for event in ledger.story("xid:79")]
+    assert told == [
+        "xid:79 on ash-001 was wrong: it served",
+        "xid:79 is only a suspicion from now on: 0 of 1 right",
+    ]
+    with pytest.raises(UnlawfulStepError):
+        ledger.apply(token, LabelFiring(*where, FiringLabel.RIGHT, "late"), after(3))
