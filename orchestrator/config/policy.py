@@ -18,7 +18,7 @@ from orchestrator.core.policies import Policy
 
 #: What each limit means and in which unit; shown in the schema and in docs/configuration.md.
 MEANINGS: dict[str, str] = {
-    "explicit": "detectors that may evict alone until their labels speak; replaces the built-in list",
+    "explicit": "detectors that may evict alone until their labels speak; replaces the list",
     "observe": "detectors that only report, whatever they have earned (a new rule, tried out)",
     "burn_in": "duration: healthy time before a node is trusted",
     "probe_every": "duration: between two health looks of the controller at an idle node",
