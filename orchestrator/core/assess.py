@@ -10,7 +10,7 @@ phase is collected on nodes and clusters, and drawn into the cohorts at a listin
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -27,6 +27,7 @@ from orchestrator.core.contact import Contact
 from orchestrator.core.firings import heard
 from orchestrator.core.nodes import ClusterName, JobName, NodeName
 from orchestrator.core.observations import (
+    Accused,
     AgentGone,
     AgentSeen,
     AgentSilent,
@@ -45,7 +46,7 @@ from orchestrator.core.observations import (
 )
 from orchestrator.core.policies import EXPLICIT
 from orchestrator.core.verdicts import FaultClass, Finding, Severity
-from orchestrator.runtime.reports import AgentReport, Note
+from orchestrator.runtime.reports import AgentReport, Note, Stage
 
 #: Kinds of notes whose newest is remembered: what incidents are made of.
 KEPT = frozenset(
@@ -61,8 +62,9 @@ KEPT = frozenset(
     }
 )
 BOOTS_MAX = 4  #: boots remembered per node
-FORGET = timedelta(days=1)  #: an agent proven gone that long ago is forgotten
+FORGET = timedelta(days=1)  #: an agent proven gone, an accusation: forgotten after that long
 NEVER = datetime.max.replace(tzinfo=UTC)
+ACCUSED_MAX = 16  #: accusations remembered per node
 POWER_PROOF = "its provider vouches that the machine is off"
 
 
@@ -87,10 +89,12 @@ class _Fold:
         self._cohorts = beliefs.cohorts
         self._detectors = beliefs.detectors
         self._listed: set[ClusterName] = set()
+        self._offs = beliefs.offs
 
     def done(self, now: datetime) -> Beliefs:
         if self._forget_at is None or self._forget_at <= now:
             self._forget(now)
+        self._witness()
         for cluster in sorted(self._listed):
             self._draw(cluster)
         orders = tuple(self._orders[number] for number in sorted(self._orders))
@@ -103,18 +107,20 @@ class _Fold:
             self._cohorts,
             self._detectors,
             forget_at=self._forget_at,
+            offs=self._offs,
         )
 
     def _forget(self, now: datetime) -> None:
         """Forget agents that are gone for long, and find out when the next one will be."""
         next_at = NEVER
         for name, node in self._nodes.items():
-            if not node.agents:
+            if not node.agents and not node.accused:
                 continue
             kept = tuple(a for a in node.agents if a.gone_at is None or a.gone_at > now - FORGET)
-            if len(kept) < len(node.agents):
-                self._nodes[name] = replace(node, agents=kept)
-            next_at = min([next_at, *(a.gone_at + FORGET for a in kept if a.gone_at is not None)])
+            accused = tuple(one for one in node.accused if one.at > now - FORGET)
+            if len(kept) < len(node.agents) or len(accused) < len(node.accused):
+                self._nodes[name] = node = replace(node, agents=kept, accused=accused)
+            next_at = min([next_at, *_forgotten_at(node)])
         self._forget_at = next_at
 
     def _keep(self, node: NodeBelief) -> None:
@@ -122,9 +128,40 @@ class _Fold:
         if node == self._nodes.get(node.node):
             return
         self._nodes[node.node] = node
-        for agent in node.agents:
-            if agent.gone_at is not None and self._forget_at is not None:
-                self._forget_at = min(self._forget_at, agent.gone_at + FORGET)
+        if self._offs is not None and _seems_off(node) != (node.node in self._offs):
+            self._offs ^= {node.node}
+        if self._forget_at is not None:
+            self._forget_at = min([self._forget_at, *_forgotten_at(node)])
+
+    def _witness(self) -> None:
+        """Find out whether the gangs of nodes that are called off and out of reach hear them."""
+        if self._offs is None:
+            seem_off = (name for name, node in self._nodes.items() if _seems_off(node))
+            self._offs = frozenset(seem_off)
+        for name in sorted(self._offs):
+            node = self._nodes[name]
+            witnessed = any(self._heard(node, agent) for agent in node.agents)
+            if witnessed != node.witnessed:
+                self._keep(_settled(replace(node, witnessed=witnessed)))
+
+    def _heard(self, node: NodeBelief, agent: AgentBelief) -> bool:
+        """Say whether a member that watches this one, and answers us, still runs with it.
+
+        The leader, first of the members, watches all, and all watch the leader. One that died is
+        told as lost by them within seconds; before that their last word stands.
+        """
+        for peer in agent.report.members if agent.report is not None else ():
+            other = self._nodes.get(NodeName(peer))
+            theirs = other.agent(agent.job, agent.attempt) if other is not None else None
+            report = theirs.report if theirs is not None else None
+            if peer == node.node or theirs is None or report is None:
+                continue
+            answers = theirs.silent_since is None and theirs.gone_at is None
+            watches = bool(report.members) and report.members[0] in (peer, node.node)
+            hears = node.node in report.members and node.node not in report.peers_lost
+            if answers and watches and hears and report.stage is Stage.RUNNING:
+                return True
+        return False
 
     def _draw(self, cluster: ClusterName) -> None:
         mine = (node for node in self._nodes.values() if node.cluster == cluster)
@@ -147,6 +184,9 @@ class _Fold:
             case RegisterSeen(job=job) | RegisterSilent(job=job):
                 register = self._registers.get(job, RegisterBelief(job))
                 self._registers[job] = _registered(register, observation)
+            case Accused(nodes=named):
+                for one in set(named):
+                    self._keep(_accused(self._node(one), observation))
             case Ordered(number=number):
                 if number not in self._answered:
                     if number not in self._orders:
@@ -218,7 +258,7 @@ def _learned(
             agent = _agent(node, job, attempt)
             return _with_agent(node, _with_silence(agent, _silence(agent).failed(at, error)))
         case AgentGone(job=job, attempt=attempt, at=at, proof=proof):
-            return _with_agent(node, _told(_agent(node, job, attempt), at, proof))
+            return _with_agent(node, _proven(_agent(node, job, attempt), at, proof))
 
 
 def _listed(node: NodeBelief, seen: MachineSeen, at: datetime) -> NodeBelief:
@@ -288,7 +328,7 @@ def _rank(boot: Boot) -> tuple[bool, bool, datetime, str]:
 def _probed(node: NodeBelief, probe: Probed) -> NodeBelief:
     probed_at = probe.at if probe.complete else None
     node = _booted(node, probe.boot_id, probe.at, probed_at, own=True)
-    named = [replace(f, boot_id=f.boot_id or probe.boot_id) for f in probe.findings]
+    named = [_told(f, probe.boot_id, probe.at) for f in probe.findings]
     for finding in named:
         if _explicit(finding) and finding.boot_id == probe.boot_id:
             node = signed(node, probe.at, "fault")
@@ -310,21 +350,61 @@ def _explicit(finding: Finding) -> bool:
     )
 
 
+def _accused(node: NodeBelief, accusation: Accused) -> NodeBelief:
+    """Remember an accusation; of several of the same moment the most certain one."""
+    named = {_occasion(one): one for one in node.accused}
+    known = named.get(_occasion(accusation))
+    if known is None or _certainty(accusation) > _certainty(known):
+        named[_occasion(accusation)] = accusation
+    kept = tuple(named[key] for key in sorted(named))
+    return replace(node, accused=kept[-ACCUSED_MAX:])
+
+
+def _occasion(one: Accused) -> tuple[datetime, str, int, str]:
+    return (one.at, one.job, one.attempt, one.channel.value)
+
+
+def _certainty(one: Accused) -> tuple[float, tuple[str, ...], str]:
+    return (one.posterior, one.nodes, one.evidence)
+
+
 def _present(node: NodeBelief) -> tuple[str, ...]:
     """Return the boot ids whose findings are of the present boot: its own, or none named."""
     return ("", node.boots[-1].id) if node.boots else ("",)
 
 
-def _weight(finding: Finding | None) -> tuple[bool, float, int, str]:
+def _told(finding: Finding, boot_id: str, at: datetime) -> Finding:
+    """Enter when we were told; a node whose clock is ahead found nothing in the future."""
+    observed_at = min(finding.observed_at, at)
+    boot_id = finding.boot_id or boot_id
+    return replace(finding, boot_id=boot_id, observed_at=observed_at, told_at=at)
+
+
+def _weight(finding: Finding | None) -> tuple[bool, float, int, str, float]:
     """Order findings of one key: the newest counts, and one that could not look never does."""
     if finding is None:
-        return (False, float("-inf"), 0, "")
+        return (False, float("-inf"), 0, "", 0.0)
     looked = finding.severity is not Severity.UNKNOWN
-    return (looked, finding.observed_at.timestamp(), int(finding.severity), finding.evidence)
+    told_at = finding.told_at.timestamp() if finding.told_at is not None else 0.0
+    observed_at = finding.observed_at.timestamp()
+    return (looked, observed_at, int(finding.severity), finding.evidence, told_at)
+
+
+def _seems_off(node: NodeBelief) -> bool:
+    return node.unreached_since is not None and node.called_off
+
+
+def _forgotten_at(node: NodeBelief) -> Iterator[datetime]:
+    """Yield when something of a node will be forgotten."""
+    yield from (agent.gone_at + FORGET for agent in node.agents if agent.gone_at is not None)
+    if node.accused:
+        yield node.accused[0].at + FORGET
 
 
 def _settled(node: NodeBelief) -> NodeBelief:
     """Draw what follows from all facts of a node together."""
+    if node.witnessed and not _seems_off(node):
+        node = replace(node, witnessed=False)
     boot = node.boots[-1] if node.boots else None
     present = _present(node)
     return replace(
@@ -339,11 +419,11 @@ def _settled(node: NodeBelief) -> NodeBelief:
 def _ended(agent: AgentBelief, node: NodeBelief, boot: Boot | None) -> AgentBelief:
     """Believe the newest proof that an agent is gone, if it is not older than its last answer.
 
-    A provider's listing may be stale: that it calls a machine off counts while the node does not
-    answer, and a new boot counts once the node itself names it.
+    A provider's listing may be stale: that it calls a machine off counts while neither we nor its
+    gang hear the node, and a new boot counts once the node itself names it.
     """
     proofs = [agent.told] if agent.told is not None else []
-    if node.stopped_at is not None and node.unreached_since is not None:
+    if node.stopped_at is not None and node.unreached_since is not None and not node.witnessed:
         proofs.append((node.stopped_at, POWER_PROOF))
     ran_in = agent.report.boot_id if agent.report is not None else ""
     if boot is not None and boot.id and boot.own_at and ran_in and ran_in != boot.id:
@@ -395,7 +475,7 @@ def _notes(known: tuple[Note, ...], more: Iterable[Note]) -> tuple[Note, ...]:
     return tuple(newest[kind] for kind in sorted(newest))
 
 
-def _told(agent: AgentBelief, at: datetime, proof: str) -> AgentBelief:
+def _proven(agent: AgentBelief, at: datetime, proof: str) -> AgentBelief:
     """Remember the newest proof; whether it still says anything is drawn in `_ended`."""
     newest = (at, proof) if agent.told is None else max(agent.told, (at, proof))
     return replace(agent, told=newest)

@@ -13,7 +13,7 @@ from orchestrator.core.cohorts import Announcement, CohortBelief, Listing, Sign,
 from orchestrator.core.detectors import Detector
 from orchestrator.core.firings import Firing
 from orchestrator.core.nodes import ClusterName, JobName, NodeName
-from orchestrator.core.observations import MachineSeen, Ordered, Power, RegisterSeen
+from orchestrator.core.observations import Accused, MachineSeen, Ordered, Power, RegisterSeen
 from orchestrator.core.verdicts import Finding
 from orchestrator.runtime.reports import AgentReport, Note
 
@@ -71,6 +71,8 @@ class NodeBelief:
     signs: tuple[Sign, ...] = ()  #: that it failed; not yet drawn into its cohort
     trouble: Trouble | None = None  #: its last failure that its cohort knows of
     firings: tuple[Firing, ...] = ()  #: of the last weeks, labelled or not: see `firings`
+    accused: tuple[Accused, ...] = ()  #: newest last; those of the last day
+    witnessed: bool = False  #: called off and out of reach, yet its gang hears it
 
     @property
     def called_off(self) -> bool:
@@ -81,11 +83,11 @@ class NodeBelief:
 
     @property
     def power_off(self) -> bool:
-        """Say whether the provider calls it off *and* the node does not answer: two channels.
+        """Say whether the provider calls it off *and* nobody hears it: neither we nor its gang.
 
         The provider's word alone may be stale, and then a healthy machine would be given away.
         """
-        return self.called_off and self.unreached_since is not None
+        return self.called_off and self.unreached_since is not None and not self.witnessed
 
     @property
     def booted_at(self) -> datetime | None:
@@ -137,3 +139,5 @@ class Beliefs:
     detectors: dict[str, Detector] = field(default_factory=dict)  #: those with a label; by name
     #: No agent that is gone need be forgotten before; None: unknown. Not a belief, only a hint.
     forget_at: datetime | None = field(default=None, compare=False, repr=False)
+    #: Nodes that are called off and out of reach: a reminder for `assess`; None: to be found out.
+    offs: frozenset[NodeName] | None = field(default=None, compare=False, repr=False)

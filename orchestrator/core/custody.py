@@ -15,7 +15,7 @@ from orchestrator.core.history import LOST
 from orchestrator.core.judge import Judgement
 from orchestrator.core.kinship import give_up, quiet, renew
 from orchestrator.core.look import Look
-from orchestrator.core.nodes import HELD_BACK, ClusterName, Node, NodeState
+from orchestrator.core.nodes import HELD_BACK, IDLE, ClusterName, Node, NodeState
 from orchestrator.core.orders import operators
 from orchestrator.core.outlook import burn_in
 from orchestrator.core.repair import DOING, DONE, Need, can, fleet_spent, need, rung, spent
@@ -23,6 +23,7 @@ from orchestrator.core.trust import trial_length, trusted
 from orchestrator.core.verdicts import Verdict
 
 S = NodeState
+SUSPECTS_MIN = 2  #: that many suspects are never called a shared cause
 RETRY_LOOKS = 5  #: looks between the first two tries of a repair that came to nothing
 RETRY_DOUBLINGS = 10  #: that pause doubles so often: a dead cluster is not asked every second
 
@@ -46,11 +47,53 @@ def tend_node(look: Look, node: Node) -> None:
             pass
 
 
-def share_left(look: Look, cluster: ClusterName) -> bool:
-    """Say whether one more node of this cluster may be held back: a share, but always one."""
-    nodes = [node for node in look.nodes_in(cluster) if node.state is not S.RETIRED]
-    held = [n for n in nodes if n.state in HELD_BACK and not operators(n.cordon)]
-    return len(held) < max(1, int(look.policy.quarantine_share * len(nodes) + 1e-9))
+def no_room(look: Look, node: Node, more: int = 1) -> str | None:
+    """Return why no more nodes like this one may be held back: a share, but always one."""
+    policy = look.policy
+    here = [one for one in look.nodes_in(node.cluster) if one.state is not S.RETIRED]
+    batch = [one for one in here if one.cohort == node.cohort]
+    for nodes, share, where in (
+        (here, policy.quarantine_share, node.cluster),
+        (batch, policy.cohort_share, f"cohort {node.cohort} of {node.cluster}"),
+    ):
+        held = sum(one.held for one in nodes)
+        if held + more > max(1, int(share * len(nodes) + 1e-9)):
+            return f"as many nodes of {where} are held back as the policy allows"
+    shares = policy.fleet_share * look.size(), policy.quarantine_share * len(here)
+    if look.held() + more > max(1, int(max(shares) + 1e-9)):  # one cluster may always have its own
+        return "as many nodes of the fleet are held back as the policy allows"
+    return None
+
+
+def shared_from(look: Look, nodes: int) -> float:
+    """Return the number of suspects among so many nodes above which they share a cause."""
+    return max(SUSPECTS_MIN, look.policy.suspects_share * nodes)
+
+
+def shared_with(look: Look, node: Node) -> str | None:
+    """Return why an idle node is left alone although its checks call it bad: many are at once.
+
+    Counted are the nodes of its cluster that would be held back without an explicit fault.
+    """
+    judgement = look.judge(node)
+    if judgement.explicit or not _bad(judgement) or node.state not in (S.BURN_IN, *IDLE):
+        return None
+    return look.once(("shared-in", node.cluster), lambda: _shared_in(look, node.cluster))
+
+
+def _shared_in(look: Look, cluster: ClusterName) -> str | None:
+    here = [one for one in look.nodes_in(cluster) if one.state not in (S.RETIRED, *HELD_BACK)]
+    judged = [(node, look.judge(node)) for node in here]
+    doubted = [(node, one) for node, one in judged if not one.explicit and _bad(one)]
+    if len(doubted) <= shared_from(look, len(here)):
+        return None
+    names = ", ".join(node.name for node, _ in doubted)
+    cause = f"{len(doubted)} of {len(here)} nodes are suspected at once ({names})"
+    return f"{cause}: {doubted[0][1].words}; nobody is held back for it"
+
+
+def _bad(judgement: Judgement) -> bool:
+    return judgement.verdict is Verdict.UNFIT or judgement.broken
 
 
 def waits_for_fleet(look: Look, node: Node) -> bool:
@@ -73,17 +116,31 @@ def _burn_in(look: Look, node: Node) -> None:
     if belief.power_off:
         _give_up(look, node)
     elif judgement.broken:
-        hold_back(look, node, judgement, judgement.words)
+        if shared_with(look, node) is None:
+            hold_back(look, node, judgement, judgement.words)
     elif node.history.owed:
         reason = f"put away for {node.history.owed} under the name {node.kin}, never repaired"
         look.do(MoveNode(node.name, S.BURN_IN, S.QUARANTINED, reason))
     elif judgement.verdict is Verdict.FIT and belief.unreached_since is None:
-        probed = belief.probed_at is not None and belief.probed_at > node.since
-        length = burn_in(look, node)
-        if probed and look.due(node.since + length):
-            lasted = f"{length.total_seconds():g} s of burn-in without a finding"
-            end = S.PROBATION if trial_length(look, node) > timedelta(0) else S.SPARE
-            look.do(MoveNode(node.name, S.BURN_IN, end, lasted))
+        _pass(look, node)
+
+
+def _pass(look: Look, node: Node) -> None:
+    """End a burn-in without a finding; a suspect that passed is acquitted, and was never unfit."""
+    probed_at = look.belief(node.name).probed_at
+    if probed_at is None or probed_at <= node.since:
+        return
+    accused = node.history.accused
+    lasts = look.policy.revalidation if accused else burn_in(look, node)
+    if not look.due(node.since + lasts):
+        return
+    lasted = f"{lasts.total_seconds():g} s of burn-in without a finding"
+    if accused:
+        end = node.rest
+        lasted = f"acquitted: {lasted}"
+    else:
+        end = S.PROBATION if trial_length(look, node) > timedelta(0) else S.SPARE
+    look.do(MoveNode(node.name, S.BURN_IN, end, lasted, acquitted=accused))
 
 
 def _keep_idle(look: Look, node: Node) -> None:
@@ -91,9 +148,9 @@ def _keep_idle(look: Look, node: Node) -> None:
         _give_up(look, node)
         return
     judgement = look.judge(node)
-    unfit = judgement.verdict is Verdict.UNFIT or judgement.broken
-    if unfit and share_left(look, node.cluster):
-        hold_back(look, node, judgement, judgement.words)
+    if _bad(judgement):
+        if shared_with(look, node) is None and no_room(look, node) is None:
+            hold_back(look, node, judgement, judgement.words)
     elif node.state is S.PROBATION and (earned := trusted(look, node)) is not None:
         look.do(MoveNode(node.name, S.PROBATION, S.SPARE, earned))
 
@@ -122,6 +179,8 @@ def _quarantined(look: Look, node: Node) -> None:
     if fault is None:
         if not look.unreached(node.name) and quiet(look, node):
             reason = "nothing speaks against it any more"
+            if node.history.accused:
+                reason = "nothing but a suspicion speaks against it: to be checked"
             look.do(MoveNode(node.name, S.QUARANTINED, S.BURN_IN, reason))
         return
     if not _may_be_touched(look, node) or fleet_spent(look):

@@ -39,7 +39,7 @@ from orchestrator.core.decisions import (
 from orchestrator.core.detectors import Detector, Label
 from orchestrator.core.firings import FiringLabel
 from orchestrator.core.fleet import Fleet, Used
-from orchestrator.core.history import History, RepairStep, same_machine, serials
+from orchestrator.core.history import ACCUSED, History, RepairStep, same_machine, serials
 from orchestrator.core.jobs import (
     ATTEMPT_MOVES,
     JOB_MOVES,
@@ -114,13 +114,18 @@ def uses(fleet: Fleet, decision: Decision, at: datetime) -> Used | None:
     """
     match decision:
         case MoveNode(node=node, counts=counts) if counts:
-            return Used(counts, fleet.nodes[node].cluster, at)
+            return Used(counts, cohort_subject(fleet.nodes[node]), at)
         case StartAgent(node=node, job=job, attempt=attempt):
             return Used("agent-start", start_subject(node, job, attempt), at)
         case Repair(node=node, step=step):
             return Used(str(step), node, at)
         case _:
             return None
+
+
+def cohort_subject(node: Node) -> str:
+    """Return the subject under which evictions are counted: "cluster/cohort"."""
+    return f"{node.cluster}/{node.cohort}"
 
 
 def start_subject(node: str, job: str, attempt: int) -> str:
@@ -215,6 +220,8 @@ def _moved(node: Node, decision: MoveNode, at: datetime) -> Node:
         raise UnlawfulMoveError(node.name, node.state, decision.end)
     moved = node.move(decision.end, at=at, reason=decision.reason)
     moved = replace(moved, history=_remembered(node, decision, at), step=decision.step)
+    if decision.end is NodeState.QUARANTINED and decision.fault == ACCUSED:
+        moved = replace(moved, trial_since=node.trial_since)
     if decision.end in SEATED and decision.job is not None:
         moved = replace(moved, job=decision.job, attempt=decision.attempt)
     released = decision.start in (NodeState.QUARANTINED, *IDLE) or node.step is RepairStep.RESET

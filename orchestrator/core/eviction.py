@@ -1,25 +1,29 @@
 """Who must leave a running gang, and who may: evidence, shared causes and the breaker.
 
-An eviction needs an explicit hardware fault or two channels; it counts against the cluster's hour
-and its share of nodes held back. Many suspects at once without an explicit fault have a cause in
-common (a switch, a bad release of the checks): nobody is evicted, people are told. The breaker
-stops evictions, it never stops a gang from resuming.
+An eviction needs an explicit hardware fault or two channels, told lately; it counts against the
+hours of cohort, cluster and fleet, and their shares of nodes held back. Many suspects at once
+without an explicit fault have a cause in common (a switch, a bad release of the checks): nobody is
+evicted, people are told. A group that is named again and again while no node shows a fault may be
+taken out as a whole and checked. The breaker stops evictions, it never stops a gang from resuming.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
-from orchestrator.core.custody import hold_back, share_left
+from orchestrator.core.custody import hold_back, no_room, shared_from
+from orchestrator.core.decisions import MoveNode
+from orchestrator.core.enact import cohort_subject
 from orchestrator.core.gang import live
+from orchestrator.core.history import ACCUSED, UNSEEN
 from orchestrator.core.jobs import Attempt
-from orchestrator.core.judge import Judgement
+from orchestrator.core.judge import LIKELY, Judgement, conclude
 from orchestrator.core.look import HOUR, LIVE, Look
 from orchestrator.core.nodes import Node, NodeState
+from orchestrator.core.observations import Accused
 from orchestrator.core.placement import spares
 from orchestrator.core.verdicts import Verdict
-
-SUSPECTS_MIN = 2  #: that many suspects are never called a shared cause
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +38,14 @@ def evict_unfit(look: Look, attempt: Attempt) -> None:
     """Take every condemned node out of a gang that lives, within the limits."""
     if attempt.state not in LIVE:
         return
-    for node, judgement in weigh(look, attempt).condemned:
-        if refusal(look, attempt) is None:
+    condemned = weigh(look, attempt).condemned
+    for node, judgement in condemned:
+        if refusal(look, node) is None:
             instead = _replacement(look, attempt, node)
             reason = f"from {attempt.job}: {judgement.words}; {instead}"
             hold_back(look, node, judgement, reason, counts="eviction")
+    if not condemned:
+        _evict_suspects(look, attempt)
 
 
 def weigh(look: Look, attempt: Attempt) -> Weighed:
@@ -49,11 +56,10 @@ def weigh(look: Look, attempt: Attempt) -> Weighed:
 
 def _weigh(look: Look, attempt: Attempt) -> Weighed:
     seats = look.seats(attempt)
-    judged = [(node, look.judge(node)) for node in seats]
+    judged = [(node, fresh(look, node)) for node in seats]
     named = [(node, one) for node, one in judged if one.explicit]
     doubted = [(node, one) for node, one in judged if one.evidence and not one.explicit]
-    most = max(SUSPECTS_MIN, look.policy.suspects_share * len(seats))
-    if len(doubted) > most:
+    if len(doubted) > shared_from(look, len(seats)):
         names = ", ".join(node.name for node, _ in doubted)
         cause = f"{len(doubted)} of {len(seats)} nodes are suspected at once ({names})"
         return Weighed(tuple(named), f"{cause}: {doubted[0][1].words}; nobody is evicted")
@@ -61,14 +67,86 @@ def _weigh(look: Look, attempt: Attempt) -> Weighed:
     return Weighed((*named, *unfit))
 
 
-def refusal(look: Look, attempt: Attempt) -> str | None:
-    """Return why the breaker refuses another eviction on this attempt's cluster."""
-    used = look.used("eviction", attempt.cluster, HOUR)
-    if look.exhausted(used, max(1, look.policy.evictions_per_hour), HOUR):
-        return f"{len(used)} evictions on {attempt.cluster} within the hour"
-    if not share_left(look, attempt.cluster):
-        return f"as many nodes of {attempt.cluster} are held back as the policy allows"
-    return None
+def fresh(look: Look, node: Node) -> Judgement:
+    """Judge a node by what we were told lately only: what went stale evicts nobody."""
+    judgement = look.judge(node)
+    age = look.policy.evidence_age
+    told = judgement.evidence
+    kept = tuple(one for one in told if look.recent(one.told_at or one.observed_at, age))
+    return judgement if len(kept) == len(told) else conclude(kept, look.acting())
+
+
+def refusal(look: Look, node: Node, more: int = 1) -> str | None:
+    """Return why the breaker refuses to evict this node, or so many like it; None if it may go."""
+    policy, cluster = look.policy, node.cluster
+    cohorts = sorted({cohort_subject(one) for one in look.nodes_in(cluster)})
+    here = sorted(at for one in cohorts for at in look.used("eviction", one, HOUR))
+    mine = look.used("eviction", cohort_subject(node), HOUR)
+    everywhere = look.fleet_used(("eviction",), HOUR)
+    for used, most, where in (
+        (here, policy.evictions_per_hour, cluster),
+        (mine, policy.cohort_evictions_per_hour, f"cohort {node.cohort} of {cluster}"),
+        (everywhere, policy.fleet_evictions_per_hour, "the fleet"),
+    ):
+        if look.exhausted(used, max(1, most) - (more - 1), HOUR):
+            return f"{len(used)} evictions on {where} within the hour"
+    return no_room(look, node, more)
+
+
+def suspects(look: Look, attempt: Attempt) -> tuple[Node, ...]:
+    """Return the group that is to leave although nobody in it shows a fault; () for none.
+
+    The gang failed or hung again and again: it was accused as a group `policy.over_evict_after`
+    times within the window. Only nodes that every one of these accusations names are meant (if they
+    agree on none, those of the last one), only as many as no shared cause would be, and only if as
+    many others can take their seats.
+    """
+    least, window = look.policy.over_evict_after, look.policy.over_evict_window
+    seats = {node.name: node for node in look.seats(attempt)}
+    told: dict[tuple[datetime, str], Accused] = {}
+    for node in seats.values():
+        for one in look.belief(node.name).accused:
+            lately = one.job == attempt.job and len(one.nodes) > 1 and one.posterior >= LIKELY
+            if lately and look.recent(one.at, window) and not _answered(look, one):
+                told[one.at, one.channel.value] = one
+    if least < 1 or len({at for at, _ in told}) < least:
+        return ()
+    groups = [frozenset(told[key].nodes) & frozenset(seats) for key in sorted(told)]
+    names = frozenset.intersection(*groups) or groups[-1]
+    if not names or len(names) > shared_from(look, len(seats)):
+        return ()
+    return tuple(seats[name] for name in sorted(names))
+
+
+def _answered(look: Look, accusation: Accused) -> bool:
+    """Say whether something came of an accusation: one of its nodes was taken out or released."""
+    for name in accusation.nodes:
+        node = look.node(name)
+        if node is None:
+            continue
+        if node.pardoned_at is not None and node.pardoned_at >= accusation.at:
+            return True
+        if any(one.at >= accusation.at and one.fault != UNSEEN for one in node.history.troubles):
+            return True
+    return False
+
+
+def _evict_suspects(look: Look, attempt: Attempt) -> None:
+    group = suspects(look, attempt)
+    if not group or weigh(look, attempt).shared is not None:
+        return
+    standing = [seat for seat in look.seats(attempt) if seat.state is NodeState.STANDBY]
+    spec = look.job(attempt.job).spec
+    others = [one for one in standing if one not in group]
+    enough = len(others) + len(spares(look, attempt.cluster, spec)) >= len(group)
+    if not enough or any(refusal(look, node, len(group)) for node in group):
+        return
+    names = ", ".join(node.name for node in group)
+    reason = f"from {attempt.job}: named again and again, no fault found ({names}); to be checked"
+    for node in group:
+        end = NodeState.QUARANTINED
+        move = MoveNode(node.name, node.state, end, reason, counts="eviction", fault=ACCUSED)
+        look.do(move)
 
 
 def _replacement(look: Look, attempt: Attempt, node: Node) -> str:

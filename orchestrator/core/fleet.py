@@ -24,8 +24,8 @@ class Cluster:
 class Used:
     """Something that counts against a budget, done at a moment."""
 
-    kind: str  #: "eviction", "reboot", "agent-start", "page"
-    subject: str  #: cluster for evictions, node for reboots, "node/job/attempt" for starts
+    kind: str  #: "eviction", a step of the repair ladder, "agent-start"
+    subject: str  #: "cluster/cohort" for evictions, node for repairs, "node/job/attempt"
     at: datetime
 
 

@@ -62,6 +62,15 @@ class History:
     steps: tuple[Step, ...] = ()
     owed: str = ""  #: the fault that it was put away for and never repaired, if it came back so
 
+    @property
+    def accused(self) -> bool:
+        """Say whether the last trouble is a suspicion that nothing has decided yet."""
+        if not self.troubles or self.troubles[-1].fault != ACCUSED:
+            return False
+        last = self.troubles[-1]
+        done = bool(self.steps) and self.steps[-1].at >= last.at
+        return last.acquitted_at is None and not done
+
     def troubled(self, at: datetime, fault: str, serial: str = "") -> History:
         """Return the history after one more trouble."""
         troubles = (*self.troubles, Trouble(at, fault, serial))[-TROUBLES_MAX:]

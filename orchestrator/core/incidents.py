@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from orchestrator.core.custody import waits_for_fleet
+from orchestrator.core.custody import shared_with, waits_for_fleet
 from orchestrator.core.decisions import CloseIncident, OpenIncident
 from orchestrator.core.eviction import refusal, weigh
 from orchestrator.core.fleet import Cluster
@@ -89,6 +89,8 @@ def _of_node(look: Look, node: Node) -> Iterator[Wrong]:
         times = len(node.history.troubles)
         words = f"it is the machine that was {node.kin}, {times} times out of service"
         yield Page.MACHINE_RETURNED, node.name, words
+    if (shared := shared_with(look, node)) is not None:
+        yield Page.SHARED_CAUSE, node.cluster, shared
     if operators(node.cordon):
         return
     if node.state is NodeState.QUARANTINED:
@@ -156,10 +158,11 @@ def _of_attempt(look: Look, attempt: Attempt) -> Iterator[Wrong]:
     weighed = weigh(look, attempt)
     if weighed.shared is not None:
         yield Page.SHARED_CAUSE, attempt.job, weighed.shared
-    refused = refusal(look, attempt) if weighed.condemned else None
-    if refused is not None:
-        node, judgement = weighed.condemned[0]
-        yield Page.EVICTION_LIMIT, attempt.cluster, f"{node.name}: {judgement.words}; {refused}"
+    for node, judgement in weighed.condemned:
+        refused = refusal(look, node)
+        if refused is not None:
+            yield Page.EVICTION_LIMIT, attempt.cluster, f"{node.name}: {judgement.words}; {refused}"
+            break
     yield from _of_generations(look, attempt)
     yield from _of_notes(look, attempt)
 

@@ -20,15 +20,15 @@ from orchestrator.core.decisions import Incident, Intent, Settled
 from orchestrator.core.fleet import Cluster, Fleet, Used
 from orchestrator.core.history import RepairStep, serials
 from orchestrator.core.jobs import Attempt
-from orchestrator.core.nodes import SEATED, ClusterName, JobName, Node, NodeName
+from orchestrator.core.nodes import SEATED, ClusterName, JobName, Node, NodeName, NodeState
 from orchestrator.core.pages import Page
 
 Cell = Hashable
 Run = tuple[JobName, int]  #: an attempt's job and number
 
 NODES, JOBS, ATTEMPTS, CLUSTERS = ("nodes",), ("jobs",), ("attempts",), ("clusters",)
-ORDERS, INCIDENTS, UNLISTED, SIZE = ("orders",), ("incidents",), ("unlisted",), ("size",)
-COHORTS = ("cohorts",)
+ORDERS, INCIDENTS, UNLISTED = ("orders",), ("incidents",), ("unlisted",)
+SIZE, HELD, COHORTS = ("size",), ("held",), ("cohorts",)
 DETECTORS = ("beliefs", "detectors")  #: a cell by the general rule of `OTHERS`
 #: Kinds of `Used` that the whole fleet has a budget of.
 FLEETWIDE = frozenset({"eviction", *(str(step) for step in RepairStep)})
@@ -78,6 +78,8 @@ class Index:
         self.incidents: dict[tuple[Page, str], Incident] = {}
         self.unlisted: set[NodeName] = set()  #: believed in, not enlisted
         self.fleet_used: dict[str, list[datetime]] = {}  #: by kind (`FLEETWIDE`), oldest first
+        self.retired: set[NodeName] = set()
+        self.held: set[NodeName] = set()  #: on judgement
         self._holders: dict[str, set[NodeName]] | None = None  #: by serial, once anybody asks
 
     def holders(self, serial: str) -> set[NodeName]:
@@ -137,6 +139,10 @@ class Index:
         for name in names:
             was, node = old.get(name), new.get(name)
             self._list(name, touched, listed=node is not None)
+            retired = node is not None and node.state is NodeState.RETIRED
+            held = node is not None and node.held_on_judgement
+            cells.update([SIZE] if _mark(self.retired, name, wanted=retired) else ())
+            cells.update([HELD] if _mark(self.held, name, wanted=held) else ())
             if self._holders is not None:
                 both = known_serials(was), known_serials(node)
                 cells.update(("serial", one) for one in self._hold(name, *both))
@@ -266,6 +272,14 @@ class Index:
                 self.fleet_used.setdefault(one.kind, []).append(one.at)
                 self.fleet_used[one.kind].sort()
                 touched.cells.add(("fleet-used", one.kind))
+
+
+def _mark(marked: set[NodeName], name: NodeName, *, wanted: bool) -> bool:
+    """Put a name into a set or take it out; say whether that changed anything."""
+    if wanted == (name in marked):
+        return False
+    (marked.add if wanted else marked.discard)(name)
+    return True
 
 
 def known_serials(node: Node | None) -> frozenset[str]:

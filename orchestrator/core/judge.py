@@ -2,8 +2,8 @@
 
 Called by the modules of `reconcile`. An explicit hardware fault (one that the driver names itself,
 `policy.explicit`) makes a node UNFIT alone, and so does a detector that earned it (`detectors`);
-anything else is a suspicion, until a second channel says so too. `policy.observe` silences a
-detector. UNKNOWN, a check that could not look, weighs nothing.
+anything else is a suspicion, until a second channel says so too, and one of both calls it CRITICAL.
+`policy.observe` silences a detector. UNKNOWN, a check that could not look, weighs nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ from orchestrator.core.beliefs import NodeBelief
 from orchestrator.core.detectors import Authority, Detector
 from orchestrator.core.firings import accuses
 from orchestrator.core.policies import Policy
-from orchestrator.core.verdicts import FaultClass, Finding, Severity, Verdict
+from orchestrator.core.verdicts import Channel, FaultClass, Finding, Severity, Verdict
+
+LIKELY, CERTAIN = 0.5, 0.99  #: posteriors from which an accusation is evidence, and explicit
+NAMED = "named"  #: the code of a certain one: "localise:named" stands among `policy.explicit`
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,18 +70,50 @@ def judge(
     `acting`: the detectors whose finding alone evicts; None: those that the policy declares.
     """
     acts = policy.explicit - policy.observe if acting is None else acting
-    heard = [f for f in belief.findings if pardoned_at is None or f.observed_at > pardoned_at]
+    told = (*belief.findings, *_accusations(belief))
+    heard = [f for f in told if pardoned_at is None or f.observed_at > pardoned_at]
     evidence = tuple(sorted((f for f in heard if _speaks(f, policy)), key=_gravity))
-    if any(is_explicit(finding, acts) for finding in evidence):
-        return Judgement(Verdict.UNFIT, evidence, explicit=True)
-    if len({finding.channel for finding in evidence}) > 1:
-        return Judgement(Verdict.UNFIT, evidence)
     if evidence:
-        return Judgement(Verdict.SUSPECT, evidence)
+        return conclude(evidence, acts)
     fine = any(finding.severity is Severity.OK for finding in heard)
     if belief.probed_at is None or not fine:
         return Judgement(Verdict.UNKNOWN)
     return Judgement(Verdict.FIT)
+
+
+def conclude(evidence: tuple[Finding, ...], acting: frozenset[str]) -> Judgement:
+    """Return what findings that speak against a node amount to, the gravest first."""
+    if any(is_explicit(finding, acting) for finding in evidence):
+        return Judgement(Verdict.UNFIT, evidence, explicit=True)
+    grave = any(finding.severity is Severity.CRITICAL for finding in evidence)
+    if grave and len({finding.channel for finding in evidence}) > 1:
+        return Judgement(Verdict.UNFIT, evidence)
+    return Judgement(Verdict.SUSPECT if evidence else Verdict.FIT, evidence)
+
+
+def _accusations(belief: NodeBelief) -> tuple[Finding, ...]:
+    """Return the accusations of this node alone, since its present boot, newest per channel.
+
+    A group is evidence against none of its nodes (see `eviction.suspects`).
+    """
+    found: dict[Channel, Finding] = {}
+    for one in belief.accused:
+        fresh = belief.booted_at is None or one.at > belief.booted_at
+        if len(one.nodes) == 1 and one.posterior >= LIKELY and fresh:
+            code = NAMED if one.posterior >= CERTAIN else "likely"
+            found[one.channel] = Finding(
+                check="localise",
+                component="host",
+                severity=Severity.CRITICAL,
+                fault=FaultClass.HARDWARE,
+                evidence=f"{one.evidence}; posterior {one.posterior:.3g}",
+                channel=one.channel,
+                observed_at=one.at,
+                boot_id=belief.boot_id,
+                code=code,
+                told_at=one.at,
+            )
+    return tuple(found[channel] for channel in sorted(found))
 
 
 def is_explicit(finding: Finding, acting: frozenset[str]) -> bool:
@@ -98,8 +133,14 @@ def describe(finding: Finding) -> str:
 
 
 def _speaks(finding: Finding, policy: Policy) -> bool:
-    """Say whether a finding counts against its node: not one that the operator silenced."""
-    return accuses(finding) and finding.detector not in policy.observe
+    """Say whether a finding counts against its node.
+
+    Not one that the operator silenced, nor a symptom: an NCCL time-out says that something waits,
+    not why.
+    """
+    silenced = finding.detector in policy.observe
+    symptom = not policy.symptoms.isdisjoint((finding.check, finding.detector))
+    return accuses(finding) and not silenced and not symptom
 
 
 def _gravity(finding: Finding) -> tuple[bool, bool, tuple[str, str]]:

@@ -35,6 +35,7 @@ from orchestrator.core.index import (
     CLUSTERS,
     COHORTS,
     DETECTORS,
+    HELD,
     INCIDENTS,
     JOBS,
     NODES,
@@ -359,9 +360,14 @@ class Look:
         return [nodes[name] for name in sorted(nodes)]
 
     def size(self) -> int:
-        """Return how many nodes the fleet has, retired ones included."""
+        """Return how many nodes the fleet has that were not retired. A fact of the whole fleet."""
         self._notes.reads.add(SIZE)
-        return len(self._index.fleet.nodes)
+        return len(self._index.fleet.nodes) - len(self._index.retired)
+
+    def held(self) -> int:
+        """Return how many nodes of the fleet are held back on judgement. A fact of the fleet."""
+        self._notes.reads.add(HELD)
+        return len(self._index.held)
 
     def nodes_in(self, cluster: ClusterName) -> list[Node]:
         """Return the nodes of a cluster, by name; not to be changed."""

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import NewType
 
-from orchestrator.core.history import History, RepairStep
+from orchestrator.core.history import LOST, History, RepairStep
 from orchestrator.errors import PermanentError
 
 ProviderName = NewType("ProviderName", str)
@@ -89,6 +89,11 @@ class Cordon:
     reason: str
     since: datetime
 
+    @property
+    def personal(self) -> bool:
+        """Say whether it is a person's."""
+        return self.owner.startswith("operator:")
+
 
 @dataclass(frozen=True, slots=True)
 class Machine:
@@ -144,12 +149,25 @@ class Node:
         """Say in which state it is idle: a seat neither wins nor loses trust."""
         return NodeState.SPARE if self.trial_since is None else NodeState.PROBATION
 
+    @property
+    def held(self) -> bool:
+        """Say whether it is held back by us, and not by a person's cordon."""
+        personal = self.cordon is not None and self.cordon.personal
+        return self.state in HELD_BACK and not personal
+
+    @property
+    def held_on_judgement(self) -> bool:
+        """Say whether it is held back for what was found or suspected, not for lost power."""
+        troubles = self.history.troubles
+        return self.held and not (troubles and troubles[-1].fault == LOST)
+
     def move(self, end: NodeState, *, at: datetime, reason: str) -> Node:
         """Return this node in its next state, or raise `UnlawfulMoveError`.
 
         A node that leaves its seat (`SEATED`) forgets the attempt it belonged to. Probation begins
         when it is entered from burn-in and goes on through every seat; what ends it is an idle
-        node's step to SPARE, a step back to burn-in or being held back.
+        node's step to SPARE, a step back to burn-in or being held back (unless as one of a group
+        of suspects, see `enact`: an accusation alone neither wins nor loses trust).
         """
         if end not in MOVES[self.state]:
             raise UnlawfulMoveError(self.name, self.state, end)
@@ -173,4 +191,5 @@ class Node:
     def _trial(self, end: NodeState, at: datetime) -> datetime | None:
         if end is NodeState.PROBATION:
             return self.trial_since or at
-        return self.trial_since if end in SEATED else None
+        checked = (self.state, end) == (NodeState.QUARANTINED, NodeState.BURN_IN)
+        return self.trial_since if end in SEATED or checked else None

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from orchestrator.core.nodes import ClusterName, JobName, Machine, NodeName
-from orchestrator.core.verdicts import Finding
+from orchestrator.core.verdicts import Channel, Finding
 from orchestrator.runtime.lineage import Commit, Fence, Generation
 from orchestrator.runtime.reports import AgentReport
 
@@ -137,6 +137,23 @@ class RegisterSilent:
     error: str
 
 
+@dataclass(frozen=True, slots=True)
+class Accused:
+    """Localisation named the nodes among which the cause of a gang's failure or hang is.
+
+    One node with a posterior of .99 or more is as good as an explicit fault; a group is evidence
+    against none of its nodes, and may be taken out as a whole if it is named again and again.
+    """
+
+    job: JobName
+    attempt: int
+    nodes: tuple[NodeName, ...]
+    posterior: float  #: probability that the cause is one of them
+    channel: Channel  #: whose reports or tests it rests on
+    evidence: str  #: in words
+    at: datetime
+
+
 class OrderKind(StrEnum):
     """What a person may ask for."""
 
@@ -174,5 +191,6 @@ Observation = (
     | Probed
     | RegisterSeen
     | RegisterSilent
+    | Accused
     | Ordered
 )

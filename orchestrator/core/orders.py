@@ -34,7 +34,7 @@ def owner(order: Ordered) -> str:
 
 def operators(cordon: Cordon | None) -> bool:
     """Say whether a cordon is a person's."""
-    return cordon is not None and cordon.owner.startswith("operator:")
+    return cordon is not None and cordon.personal
 
 
 def _answer(look: Look, order: Ordered) -> Answer:

@@ -7,17 +7,20 @@ fit, idle and uncordoned. What a running gang lacks is filled before a new job i
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from math import log2
 
+from orchestrator.core import outlook
 from orchestrator.core.decisions import MoveJob, MoveNode, OpenAttempt, RepairStep
 from orchestrator.core.jobs import Attempt, AttemptState, Job, JobSpec, JobState, Outcome
 from orchestrator.core.look import LIVE, Look
 from orchestrator.core.nodes import IDLE, ClusterName, JobName, Node, NodeState
-from orchestrator.core.outlook import standbys_wanted
+from orchestrator.core.outlook import calmness, standbys_wanted
 from orchestrator.core.trust import lemon, troubles
 from orchestrator.core.verdicts import Verdict
 
 STALE_LOOKS = 5  #: probes missed until a verdict is too old to seat a node on
 STALE_MIN = timedelta(minutes=1)
+RATE_MIN = 1e-4  #: failures per node-week below which nobody tells clusters apart
 HOLDS = frozenset({NodeState.IN_USE, NodeState.STANDBY})  #: seats that count as the gang's
 
 
@@ -79,7 +82,7 @@ def _spares(look: Look, cluster: ClusterName, spec: JobSpec) -> list[Node]:
 def _misgivings(look: Look, node: Node) -> tuple[bool, bool, int, int]:
     """Order nodes by what speaks against seating them: lemons last, then those on probation."""
     lately = len(troubles(look, node))
-    lemon_like = lemon(look, node) is not None
+    lemon_like = lemon(look, node) is not None or outlook.lemon(look, node).sour
     on_trial = node.trial_since is not None
     return (lemon_like, on_trial, lately, len(look.repairs(node.name, RepairStep.REBOOT)))
 
@@ -124,8 +127,13 @@ def choose_cluster(look: Look, job: Job, *, but: ClusterName | None = None) -> C
         left = known and last is not None and last.outcome is Outcome.MOVED
         home = 0 if known and not left else 2 if left else 1
         order = preference if job.spec.clusters else 0
-        scored.append((home, order, -fit, name))
+        scored.append((home, order, _unrest(look, name), -fit, name))
     return min(scored)[-1] if scored else None
+
+
+def _unrest(look: Look, cluster: ClusterName) -> int:
+    """Return how often a cluster's nodes fail, in doublings: less than one is no difference."""
+    return round(log2(max(calmness(look, cluster), RATE_MIN)))
 
 
 def _lingers(look: Look, job: Job) -> bool:

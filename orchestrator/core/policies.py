@@ -18,11 +18,16 @@ EXPLICIT = frozenset(
         "xid:119",  # GSP RPC time-out
         "xid:120",  # GSP error
         "xid:140",  # unrecovered ECC
+        "localise:named",  # by peers' tests or the gang's reports, posterior .99 or more
         "nvml:gpu-lost",
         "nvml:gpu-count",
         "host-key:changed",  # replaced, or somebody in between: never auto-accepted
     }
 )
+
+#: Checks and detectors that tell that something waits, not why: they never speak against a node.
+#: More than 60 % of NCCL watchdog time-outs come from the CPU side (PyTorch flight recorder, 2025).
+SYMPTOMS = frozenset({"hang", "nccl", "nccl-timeout", "stall", "watchdog"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +36,8 @@ class Policy:
 
     explicit: frozenset[str] = EXPLICIT
     observe: frozenset[str] = frozenset()  #: the operator's override: these only report
+    symptoms: frozenset[str] = SYMPTOMS
+    evidence_age: timedelta = timedelta(minutes=30)  #: older evidence evicts nobody
     burn_in: timedelta = timedelta(minutes=30)  #: healthy time before a node is trusted
     probe_every: timedelta = timedelta(seconds=60)
     look_every: timedelta = timedelta(seconds=2)  #: agents and registers
@@ -41,7 +48,11 @@ class Policy:
     seat_wait: timedelta = timedelta(seconds=20)  #: wait for a new agent before a smaller grant
     standbys: int = 1  #: granted to each attempt if nodes are there
     evictions_per_hour: int = 4  #: per cluster: max(1, ...) always holds
+    cohort_evictions_per_hour: int = 4  #: per cohort; max(1, ...)
+    fleet_evictions_per_hour: int = 12  #: in the whole fleet; max(1, ...)
     quarantine_share: float = 0.34  #: of a cluster; max(1, ...) nodes always allowed
+    cohort_share: float = 0.5  #: of a cohort held back; max(1, ...)
+    fleet_share: float = 0.2  #: of the fleet held back on judgement; max(1, ...)
     relapse_mean: timedelta = timedelta(hours=8)  #: mean service until a bad node shows itself
     doubt_max: float = 0.02  #: probability that a node is bad, below which probation ends; 1: none
     lemon_after: int = 3  #: times out of service within 28 days
@@ -54,6 +65,9 @@ class Policy:
     relapse_window: timedelta = timedelta(days=7)  #: the same fault again: the next rung
     rung_tries: int = 2  #: of a lower rung for one fault, where the right one cannot be taken
     repair: bool = True  #: let the provider repair quarantined and lost nodes
+    over_evict_after: int = 3  #: accusations of a group until all of it leaves; 0: never
+    over_evict_window: timedelta = timedelta(hours=2)  #: within which they must lie
+    revalidation: timedelta = timedelta(minutes=10)  #: healthy time that acquits a suspect
     suspects_share: float = 0.2  #: more suspects than max(2, share of the gang): shared cause
     pages_per_hour: int = 20
     agent_starts_max: int = 5  #: per node and attempt within `agent_starts_window`

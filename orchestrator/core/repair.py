@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from orchestrator.core.history import AGENT, LADDER, LOST, UNSEEN, RepairStep
+from orchestrator.core.history import ACCUSED, AGENT, LADDER, LOST, UNSEEN, RepairStep
 from orchestrator.core.look import DAY, HOUR, Look
 from orchestrator.core.nodes import Node
 from orchestrator.core.verdicts import FaultClass, Finding, Severity, Verdict
@@ -55,11 +55,26 @@ def need(look: Look, node: Node) -> Need | None:
     if judgement.verdict is Verdict.UNFIT or judgement.broken:
         finding = judgement.evidence[0]
         return Need(finding.detector, judgement.words, first_rung(finding), finding.serial)
+    again = named_again(look, node)
+    if again is not None:
+        return Need(ACCUSED, again, S.REBOOT)
     if node.history.owed:
         return Need(node.history.owed, f"{node.history.owed}, never repaired", S.REBOOT)
     if look.lasts(belief.unreached_since, look.policy.silence_max):
         return Need(UNSEEN, f"unreachable: {belief.unreached_error}", S.REBOOT)
     return None
+
+
+def named_again(look: Look, node: Node) -> str | None:
+    """Return why a suspect is taken for guilty: it was acquitted, and is among the suspects again.
+
+    No check found anything, and yet it is where the gang fails: the ladder does what checks cannot.
+    """
+    if not node.history.accused:
+        return None
+    named = [one for one in node.history.troubles if one.fault == ACCUSED]
+    times = sum(look.recent(one.at, look.policy.relapse_window) for one in named)
+    return f"among the suspects {times} times, and acquitted before" if times > 1 else None
 
 
 def first_rung(finding: Finding) -> RepairStep:

@@ -60,6 +60,7 @@ class Finding:
     code: str = ""  #: e.g. "79" for an XID; with `check` it names an explicit fault
     remedy: str = ""  #: e.g. "reboot", "reset", "replace"
     cost: float = 0.0  #: seconds the check took
+    told_at: datetime | None = None  #: when we were told last, on the controller's clock
 
     @property
     def key(self) -> tuple[str, str]:

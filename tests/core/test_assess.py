@@ -13,6 +13,7 @@ from orchestrator.core.assess import assess
 from orchestrator.core.beliefs import Beliefs
 from orchestrator.core.nodes import ClusterName, JobName, Machine, MachineId, NodeName
 from orchestrator.core.observations import (
+    Accused,
     AgentGone,
     AgentSeen,
     AgentSilent,
@@ -83,7 +84,11 @@ def boot_of(second: int) -> str:
 def facts(draw: st.DrawFn) -> Observation:  # noqa: C901 - one case per kind of fact
     second = draw(st.integers(0, 14))
     now, boot = BEGIN + at(second), boot_of(second)
-    kind = draw(st.integers(0, 11))
+    kind = draw(st.integers(0, 12))
+    if kind == 12:
+        posterior = draw(st.sampled_from([0.4, 0.9, 0.99]))
+        nodes = (N1,) if posterior > 0.5 else (N1, NodeName("a-2"))
+        return Accused(JOB, 1, nodes, posterior, Channel.GANG, "slow", now)
     if kind == 0:
         notes = (Note(second + 1, 0.0, draw(st.sampled_from(["commit", "hang"])), "n"),)
         return AgentSeen(N1, now, report(second, "p1" if second < 5 else "p2", boot, notes))
@@ -191,7 +196,8 @@ def test_an_answer_clears_the_proof_that_an_agent_was_gone() -> None:
 def test_a_check_that_could_not_look_takes_nothing_back() -> None:
     bad = Probed(N1, BEGIN, "b1", (finding(Severity.CRITICAL, 0, "b1"),), complete=True)
     blind = Probed(N1, BEGIN + at(2), "b1", (finding(Severity.UNKNOWN, 2, "b1"),), complete=True)
-    assert belief(bad, blind).nodes[N1].findings == bad.findings
+    (kept,) = belief(bad, blind).nodes[N1].findings
+    assert (kept.severity, kept.told_at) == (Severity.CRITICAL, BEGIN)
 
 
 def test_a_settled_order_never_comes_back() -> None:

@@ -147,7 +147,7 @@ def test_an_intent_has_a_deadline_and_counts_only_what_has_a_budget() -> None:
     evicted = MoveNode(A1, NodeState.IN_USE, NodeState.QUARANTINED, "", counts="eviction")
     used = uses(FLEET, evicted, FLEET.now)
     assert used is not None
-    assert (used.kind, used.subject) == ("eviction", "a")
+    assert (used.kind, used.subject) == ("eviction", "a/c1")
 
 
 def test_the_same_wish_for_another_reason_has_the_same_key() -> None:

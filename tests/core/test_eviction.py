@@ -10,7 +10,7 @@ import pytest
 from orchestrator.core.beliefs import NodeBelief
 from orchestrator.core.jobs import JobSpec
 from orchestrator.core.judge import judge
-from orchestrator.core.nodes import NodeName
+from orchestrator.core.nodes import ClusterName, CohortName, NodeName
 from orchestrator.core.policies import Policy
 from orchestrator.core.verdicts import Channel, FaultClass, Finding, Severity, Verdict
 from tests.core.test_stories import running, started
@@ -133,3 +133,94 @@ def test_with_nobody_to_take_its_place_a_broken_node_is_stopped_all_the_same() -
     assert ("no-spare", "train") in world.pages()
     before = world.steps("train")
     world.until(lambda w: w.steps("train") > before + 2, limit=40)
+
+
+def cohorts(world: World, **of: str) -> World:
+    """Say to which cohort each node belongs, from the next listing on."""
+    nodes = {
+        name: replace(node, cohort=CohortName(of.get(name.replace("-", "_"), node.cohort)))
+        for name, node in world.fleet.nodes.items()
+    }
+    world.fleet = replace(world.fleet, nodes=nodes)
+    return world
+
+
+@pytest.mark.parametrize(
+    ("limit", "words"),
+    [
+        ({"evictions_per_hour": 1}, "1 evictions on a within the hour"),
+        ({"cohort_evictions_per_hour": 1}, "1 evictions on cohort c1 of a within the hour"),
+        ({"fleet_evictions_per_hour": 1}, "1 evictions on the fleet within the hour"),
+        ({"quarantine_share": 0.1, "fleet_share": 0.1}, "as many nodes of a are held back"),
+        ({"cohort_share": 0.1}, "as many nodes of cohort c1 of a are held back"),
+    ],
+)
+def test_every_budget_lets_one_go_and_holds_the_second(limit: dict[str, float], words: str) -> None:
+    world = gang(3, 5, replace(QUICK, **limit))  # type: ignore[arg-type]
+    for name in ("a-1", "a-2"):
+        world.nodes[name].starts_again = False
+    world.fault("a-1").fault("a-2").run(3)
+    assert [name for name in ("a-1", "a-2") if world.told(f"evicted {name}")] == ["a-1"]
+    assert world.told(words)
+    assert ("eviction-limit", "a") in world.pages()
+
+
+def test_a_budget_of_nothing_lets_one_go() -> None:
+    nothing = {"evictions_per_hour": 0, "cohort_evictions_per_hour": 0}
+    shares = {"quarantine_share": 0.0, "cohort_share": 0.0, "fleet_share": 0.0}
+    policy = replace(QUICK, fleet_evictions_per_hour=0, **nothing, **shares)  # type: ignore[arg-type]
+    world = gang(1, 1, policy)
+    world.fault("a-1").run(3)
+    assert world.told("evicted a-1")
+
+
+def test_another_cohort_has_a_budget_of_its_own() -> None:
+    world = gang(4, 4, replace(QUICK, cohort_evictions_per_hour=1))
+    cohorts(world, a_2="c2")
+    world.fault("a-1").fault("a-2").fault("a-3").run(3)
+    assert world.told("evicted a-1")
+    assert world.told("evicted a-2")
+    assert not world.told("evicted a-3")
+
+
+def test_what_one_cluster_holds_back_counts_for_the_fleet() -> None:
+    policy = replace(QUICK, fleet_share=0.0, quarantine_share=0.34, repair=False)
+    world = World({"a": 3, "b": 6}, policy)
+    world.submit("train", JobSpec(2, 2, register="/r", clusters=(ClusterName("b"),)))
+    world.until(running)
+    world.fault("a-1").fault("b-1").fault("b-2").run(3)
+    assert world.states()["a-1"] == "quarantined"
+    assert [name for name in ("b-1", "b-2") if world.told(f"evicted {name}")] == ["b-1"]
+    assert world.told("as many nodes of the fleet are held back as the policy allows")
+
+
+def test_nodes_that_lost_their_power_do_not_spend_the_fleet_s_share() -> None:
+    policy = replace(QUICK, fleet_share=0.0)
+    world = World({"a": 6, "b": 6}, policy)
+    world.submit("train", JobSpec(2, 2, register="/r", clusters=(ClusterName("b"),)))
+    world.until(running)
+    for number in range(1, 7):
+        world.stop_power(f"a-{number}", for_good=True)
+    world.run(5)
+    world.fault("b-1").run(3)
+    assert world.told("evicted b-1")
+
+
+def test_idle_nodes_that_look_bad_all_at_once_have_a_cause_in_common() -> None:
+    world = World({"a": 6}).run(5)
+    for name in ("a-1", "a-2", "a-3"):
+        world.fault(name, check="new-check", code="")
+    world.run(5)
+    assert set(world.states().values()) == {"spare"}
+    assert ("shared-cause", "a") in world.pages()
+    world.fault("a-4")
+    world.until(lambda w: w.states()["a-4"] != "spare")
+    assert {world.states()[name] for name in ("a-1", "a-2", "a-3")} == {"spare"}
+
+
+def test_two_idle_nodes_that_look_bad_are_held_back() -> None:
+    world = World({"a": 6}, can=()).run(5)
+    for name in ("a-1", "a-2"):
+        world.fault(name, check="new-check", code="")
+    world.run(3)
+    assert {world.states()[name] for name in ("a-1", "a-2")} == {"quarantined"}

@@ -11,8 +11,9 @@ import pytest
 from orchestrator.core.history import History, Trouble
 from orchestrator.core.jobs import JobSpec
 from orchestrator.core.look import Look
-from orchestrator.core.nodes import NodeName
+from orchestrator.core.nodes import ClusterName, NodeName
 from orchestrator.core.observations import OrderKind
+from orchestrator.core.outlook import calmness
 from orchestrator.core.policies import Policy
 from orchestrator.core.trust import doubt, lemon, trial_length
 from tests.core.test_stories import TWO, running
@@ -158,6 +159,23 @@ def test_a_lemon_is_seated_last_of_all() -> None:
     world.until(running)
     assert world.states()["a-1"] == "spare"
     assert set(world.members("train")) == {"a-2", "a-3"}
+
+
+def test_of_two_clusters_the_calmer_one_is_preferred() -> None:
+    world = World({"a": 6, "b": 4}).run(5)
+    assert calmness(look(world), ClusterName("a")) == calmness(look(world), ClusterName("b"))
+    for name in ("a-1", "a-2", "a-3"):
+        world.fault(name).until(lambda w, n=name: w.states()[n] == "repairing")  # type: ignore[misc]
+        world.run(40)
+    assert set(world.states().values()) == {"spare"}
+    rates = [calmness(look(world), ClusterName(name)) for name in ("a", "b")]
+    assert rates[0] > 2 * rates[1]
+    world.submit("train", TWO)
+    world.until(running)
+    assert world.attempt("train").cluster == "b"
+    world.submit("other", replace(TWO, clusters=(ClusterName("a"), ClusterName("b"))))
+    world.until(lambda w: running(w, "other"))
+    assert world.attempt("other").cluster == "a"  # a person's order of preference comes first
 
 
 def test_old_troubles_are_forgiven() -> None:

@@ -80,6 +80,7 @@ QUICK = Policy(
     look_every=timedelta(seconds=1),
     sweep_after=timedelta(seconds=3),
     doubt_max=1.0,
+    revalidation=timedelta(seconds=2),
 )
 
 
