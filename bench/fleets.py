@@ -107,7 +107,8 @@ class Sketch:
 
     def machine(self, name: NodeName) -> MachineSeen:
         """Return what the provider lists."""
-        machine = Machine(MachineId(f"i-{name}"), "h100", 8)
+        serials = tuple(f"{name}/{place}/{self.boots[name] // 1_000}" for place in range(8))
+        machine = Machine(MachineId(f"i-{name}"), "h100", 8, serials)
         return MachineSeen(name, "first", machine, Power.RUNNING, self.boot(name))
 
     def boot(self, name: NodeName) -> str:
@@ -164,6 +165,11 @@ class Sketch:
             notes=(),
         )
 
+    def peers(self, job: JobName, attempt: int) -> tuple[NodeName, ...]:
+        """Return the seats of an attempt's newest grant."""
+        found = [one.grant for one in self.ledger.attempts(job) if one.number == attempt]
+        return found[0].seats if found and found[0] is not None else ()
+
     def carry_out(self, effect: Effect) -> Iterator[Observation]:
         """Do it at once, and yield what would be seen of it."""
         match effect:
@@ -175,8 +181,10 @@ class Sketch:
                 self.accepted[node] = 0
                 yield AgentSeen(node, self.now, self.report(node, job, attempt))
             case GiveGrant(node=node, job=job, attempt=attempt, number=number):
-                self.accepted[node] = number
-                yield AgentSeen(node, self.now, self.report(node, job, attempt))
+                for name in (node, *self.peers(job, attempt)):  # agents hand it on
+                    if self.accepted.get(name, number) < number or name == node:
+                        self.accepted[name] = number
+                        yield AgentSeen(name, self.now, self.report(name, job, attempt))
             case (
                 StopAgent(node=node, job=job, attempt=attempt)
                 | SweepNode(node=node, job=job, attempt=attempt)

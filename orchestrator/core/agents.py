@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from orchestrator.core.beliefs import AgentBelief
 from orchestrator.core.decisions import StartAgent, StopAgent, SweepNode
-from orchestrator.core.gang import Gang, live
+from orchestrator.core.gang import Gang, live, unheard
 from orchestrator.core.jobs import Attempt, AttemptState
 from orchestrator.core.look import LIVE, Look
 from orchestrator.core.nodes import SEATED, JobName, Node, NodeName, NodeState
@@ -22,7 +22,7 @@ FINAL = frozenset({Stage.FINISHED, Stage.FAILED})
 
 def start_agents(look: Look, attempt: Attempt) -> None:
     """Start an agent on every seat that has none."""
-    for node in look.seats(attempt):
+    for node in unheard(look, attempt):
         if node.state in HOLDS and _may_start(look, attempt, node):
             starts = look.starts(node.name, attempt)
             reason = "its agent is gone; again" if starts else f"seat in {attempt.job}"
@@ -43,7 +43,7 @@ def coming(look: Look, attempt: Attempt, node: Node) -> bool:
 
 def sweep_silent(look: Look, attempt: Attempt, gang: Gang) -> None:
     """Sweep seats whose agent is silent though the node answers, unless a peer still hears it."""
-    for node in look.seats(attempt):
+    for node in unheard(look, attempt):
         agent = look.belief(node.name).agent(attempt.job, attempt.number)
         if agent is None or not _silent(look, node.name, agent):
             continue

@@ -45,6 +45,7 @@ from orchestrator.core.observations import (
     RegisterSilent,
 )
 from orchestrator.core.policies import EXPLICIT
+from orchestrator.core.sheets import draft
 from orchestrator.core.verdicts import FaultClass, Finding, Severity
 from orchestrator.runtime.reports import AgentReport, Note, Stage
 
@@ -80,7 +81,7 @@ class _Fold:
     """The beliefs while they are being folded: copied once, then changed in place."""
 
     def __init__(self, beliefs: Beliefs) -> None:
-        self._nodes = dict(beliefs.nodes)
+        self._nodes = draft(beliefs.nodes)
         self._clusters = dict(beliefs.clusters)
         self._registers = dict(beliefs.registers)
         self._orders = {order.number: order for order in beliefs.orders}

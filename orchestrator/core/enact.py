@@ -64,6 +64,7 @@ from orchestrator.core.nodes import (
     ProviderName,
     UnlawfulMoveError,
 )
+from orchestrator.core.sheets import but
 
 ANSWERED_MAX = 500  #: numbers of settled orders that are remembered
 
@@ -141,7 +142,7 @@ def _change_node(fleet: Fleet, decision: NodeDecision, at: datetime) -> Fleet:
     used = uses(fleet, decision, at)
     return replace(
         fleet,
-        nodes={**fleet.nodes, node.name: node},
+        nodes=but(fleet.nodes, node.name, node),
         used=fleet.used if used is None else (*fleet.used, used),
     )
 
@@ -251,7 +252,7 @@ def _change_job(fleet: Fleet, decision: Accept | MoveJob, at: datetime) -> Fleet
         if decision.end not in JOB_MOVES[job.state]:
             raise UnlawfulStepError(job.name, job.state, decision.end)
         job = replace(job, state=decision.end, since=at)
-    return replace(fleet, jobs={**fleet.jobs, job.name: replace(job, reason=decision.reason)})
+    return replace(fleet, jobs=but(fleet.jobs, job.name, replace(job, reason=decision.reason)))
 
 
 def _change_attempt(
@@ -305,7 +306,7 @@ def _opened(fleet: Fleet, decision: OpenAttempt, at: datetime) -> Fleet:
         opened_at=at,
         reason=decision.reason,
     )
-    jobs = {**fleet.jobs, job.name: replace(job, attempts=decision.attempt)}
+    jobs = but(fleet.jobs, job.name, replace(job, attempts=decision.attempt))
     fleet = replace(fleet, jobs=jobs)
     return replace(fleet, attempts=_kept(fleet, (*fleet.attempts, attempt)))
 
@@ -329,7 +330,7 @@ def _counted(fleet: Fleet, decision: MoveAttempt) -> Fleet:
         commits=decision.commits,
         alike=job.alike + 1 if same and job.alike else 1,
     )
-    return replace(fleet, jobs={**fleet.jobs, job.name: job})
+    return replace(fleet, jobs=but(fleet.jobs, job.name, job))
 
 
 def _attempt(fleet: Fleet, job: JobName, number: int) -> Attempt:

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from orchestrator.core.beliefs import AgentBelief
 from orchestrator.core.jobs import Attempt
 from orchestrator.core.look import Look
-from orchestrator.core.nodes import NodeName
+from orchestrator.core.nodes import Node, NodeName
 from orchestrator.runtime.reports import AgentReport, Stage
+
+FINISHED, FAILED = Stage.FINISHED, Stage.FAILED
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,8 @@ class Gang:
     missed: frozenset[NodeName]  #: nodes that an agent heard lately cannot hear
     heard: frozenset[NodeName]  #: nodes whose agent answers us
     waiting: bool  #: somebody cannot form within the grant
+    live: frozenset[NodeName]  #: nodes whose agent has spoken and is not proven gone
+    over: bool  #: the agent of some node says that its work here ended, well or not
     reports: dict[NodeName, AgentReport]  #: the last word of each agent, also of gone ones
 
 
@@ -34,18 +38,39 @@ def read_gang(look: Look, attempt: Attempt) -> Gang:
 
 
 def _read_gang(look: Look, attempt: Attempt) -> Gang:
-    agents = dict(look.agents(attempt))
-    reports = {name: a.report for name, a in agents.items() if a.report is not None}
-    heard = {name: report for name, report in reports.items() if answers(agents[name])}
+    reports = {name: a.report for name, a in look.agents(attempt) if a.report is not None}
+    alive = {name: agent for name, agent in look.agents(attempt) if live(agent)}
+    heard = [name for name, agent in alive.items() if agent.silent_since is None]
     formed, members = _last_generation(look, attempt, reports)
+    missed = {NodeName(peer) for name in heard for peer in reports[name].peers_lost}
     return Gang(
         members=members,
         formed=formed,
-        missed=frozenset(NodeName(peer) for one in heard.values() for peer in one.peers_lost),
+        missed=frozenset(missed),
         heard=frozenset(heard),
-        waiting=any(report.stage is Stage.WAITING for report in heard.values()),
+        waiting=any(reports[name].stage is Stage.WAITING for name in heard),
         reports=reports,
+        live=frozenset(alive),
+        over=any(one.stage is FINISHED or one.stage is FAILED for one in reports.values()),
     )
+
+
+def unheard(look: Look, attempt: Attempt) -> list[Node]:
+    """Return the seats that do not simply serve: no agent answers, or the node does not.
+
+    By name, and not to be changed. Most looks have few of them to think about, or none.
+    """
+    question = ("unheard", attempt.job, attempt.number)
+    return look.once(question, lambda: _unheard(look, attempt))
+
+
+def _unheard(look: Look, attempt: Attempt) -> list[Node]:
+    heard, seats = read_gang(look, attempt).heard, look.seats(attempt)
+    return [
+        one
+        for one in seats
+        if one.name not in heard or look.belief(one.name).unreached_since is not None
+    ]
 
 
 def live(agent: AgentBelief | None) -> bool:
@@ -69,11 +94,10 @@ def _last_generation(
     last: tuple[int, tuple[NodeName, ...]] = (0, ())
     seen = look.register(attempt.job).seen
     if seen is not None and seen.fence is not None and seen.fence.attempt == attempt.number:
-        for generation in seen.generations:
+        for generation in seen.generations[-1:]:
             names = tuple(NodeName(member.node) for member in generation.members)
             last = (generation.seq, names)
-    for name in sorted(reports):
-        report = reports[name]
+    for report in reports.values():  # by name
         formed = report.generation_seq or report.generation or 0
         if formed > last[0] and report.members:
             last = (formed, tuple(NodeName(member) for member in report.members))

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from orchestrator.core.agents import FINAL, coming
 from orchestrator.core.decisions import GiveGrant, IssueGrant
-from orchestrator.core.gang import Gang, address, answers, live
+from orchestrator.core.gang import Gang, address, answers, unheard
 from orchestrator.core.jobs import Attempt, SeatGrant
 from orchestrator.core.look import Look
-from orchestrator.core.nodes import Node, NodeName, NodeState
+from orchestrator.core.nodes import NodeName, NodeState
 from orchestrator.core.placement import HOLDS
 from orchestrator.core.seating import ranked
 from orchestrator.runtime.reports import Stage
@@ -67,9 +67,10 @@ def give_grant(look: Look, attempt: Attempt) -> None:
     first = _first_to_get_it(look, attempt, grant)
     for name, agent in look.agents(attempt):
         report = agent.report
-        if report is None or not answers(agent) or report.stage in FINAL:
+        if report is None or report.grant >= grant.number:
             continue
-        if report.grant < grant.number and (first is None or name in first):
+        serves = answers(agent) and report.stage not in FINAL
+        if serves and (first is None or name in first):
             reason = f"it holds grant {report.grant}: {grant.reason}"
             numbers = (attempt.number, grant.number)
             look.ask(GiveGrant(name, attempt.job, *numbers, report.agent, reason))
@@ -89,17 +90,18 @@ def _first_to_get_it(look: Look, attempt: Attempt, grant: SeatGrant) -> frozense
 def _wanted(look: Look, attempt: Attempt, gang: Gang) -> Wanted | None:
     """Compose the next grant; None while it must wait, or too few could be in it."""
     spec = look.job(attempt.job).spec
-    held = ranked(look, attempt, gang)
+    held = ranked(look, attempt)
     nodes = [node for node in held if node.state is NodeState.IN_USE]
-    if any(coming(look, attempt, node) for node in nodes):
+    doubtful = unheard(look, attempt)
+    if any(coming(look, attempt, one) for one in doubtful if one.state is NodeState.IN_USE):
         return None
-    ready = [node.name for node in nodes if _speaks(look, attempt, node)]
+    ready = [node.name for node in nodes if node.name in gang.live]
     others = [node for node in held if node.state is NodeState.STANDBY]
-    standbys = [node.name for node in others if _speaks(look, attempt, node)]
+    standbys = [node.name for node in others if node.name in gang.live]
     while standbys and len(ready) < spec.nodes_max:
         ready.append(standbys.pop(0))
     leaving = [node for node in look.seats(attempt) if node.state is NodeState.DRAINING]
-    helpers = [node.name for node in leaving if _speaks(look, attempt, node)]
+    helpers = [node.name for node in leaving if node.name in gang.live]
     while helpers and len(ready) < spec.nodes_min:
         ready.append(helpers.pop(0))
     if len(ready) < spec.nodes_min:
@@ -109,11 +111,6 @@ def _wanted(look: Look, attempt: Attempt, gang: Gang) -> Wanted | None:
     seats = [*ready, *standbys]
     addresses = tuple((name, address(gang.reports[name])) for name in sorted(seats))
     return Wanted(tuple(ready), tuple(standbys), addresses)
-
-
-def _speaks(look: Look, attempt: Attempt, node: Node) -> bool:
-    agent = look.belief(node.name).agent(attempt.job, attempt.number)
-    return live(agent)
 
 
 def _news(look: Look, attempt: Attempt, gang: Gang, wanted: Wanted) -> str | None:
@@ -140,7 +137,7 @@ def _news(look: Look, attempt: Attempt, gang: Gang, wanted: Wanted) -> str | Non
 
 def _expected(look: Look, attempt: Attempt) -> bool:
     """Say whether some seat's agent is about to speak: then one grant does for both."""
-    held = [node for node in look.seats(attempt) if node.state in HOLDS]
+    held = [node for node in unheard(look, attempt) if node.state in HOLDS]
     return any(coming(look, attempt, node) for node in held)
 
 

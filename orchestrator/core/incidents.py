@@ -190,7 +190,7 @@ def _of_generations(look: Look, attempt: Attempt) -> Iterator[Wrong]:
 
 def _of_notes(look: Look, attempt: Attempt) -> Iterator[Wrong]:
     for name, agent in look.agents(attempt):
-        if agent.report is None or not live(agent):
+        if not agent.notes or agent.report is None or not live(agent):
             continue
         notes = {note.kind: note for note in agent.notes}
         failed, stalled = notes.get("commit-failed"), notes.get("suspected")

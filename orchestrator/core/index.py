@@ -11,8 +11,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
-from itertools import compress
-from operator import is_, is_not
+from operator import is_
 from typing import Any
 
 from orchestrator.core.beliefs import AgentBelief, Beliefs, NodeBelief
@@ -22,6 +21,7 @@ from orchestrator.core.history import RepairStep, serials
 from orchestrator.core.jobs import Attempt
 from orchestrator.core.nodes import SEATED, ClusterName, JobName, Node, NodeName, NodeState
 from orchestrator.core.pages import Page
+from orchestrator.core.sheets import changed, differing
 
 Cell = Hashable
 Run = tuple[JobName, int]  #: an attempt's job and number
@@ -35,7 +35,7 @@ FLEETWIDE = frozenset({"eviction", *(str(step) for step in RepairStep)})
 #: What has no index here: who reads it has read the whole snapshot (`Look.fleet`).
 OTHERS = tuple(
     {one.name for one in fields(Beliefs) if one.compare}
-    - {"nodes", "clusters", "registers", "orders", "answered"}
+    - {"nodes", "clusters", "registers", "orders", "answered", "cohorts"}
 )
 MORE = tuple(
     {one.name for one in fields(Fleet)}
@@ -50,7 +50,7 @@ class Touched:
     """What differs between two fleets."""
 
     nodes: set[NodeName] = field(default_factory=set)  #: node or belief; its name is its cell
-    jobs: set[JobName] = field(default_factory=set)  #: job, register or an attempt of it
+    jobs: set[JobName] = field(default_factory=set)  #: job, or an attempt of it
     runs: set[Run] = field(default_factory=set)  #: the attempts of these jobs, old and new
     clusters: set[ClusterName] = field(default_factory=set)
     cells: set[Cell] = field(default_factory=set)  #: everything else
@@ -181,11 +181,12 @@ class Index:
         if now.clusters is not was.clusters:
             touched.clusters.update(changed(was.clusters, now.clusters))
         if now.registers is not was.registers:
-            touched.jobs.update(changed(was.registers, now.registers))
+            names = changed(was.registers, now.registers)
+            touched.cells.update(("register", name) for name in names)
         if now.cohorts is not was.cohorts:
-            names = changed(was.cohorts, now.cohorts)
-            touched.cells.update(("cohort", name) for name in names)
-            touched.cells.update([COHORTS] if names else ())
+            cohorts = changed(was.cohorts, now.cohorts)
+            touched.cells.update(("cohort", name) for name in cohorts)
+            touched.cells.update([COHORTS] if cohorts else ())
         if now.orders is not was.orders or now.answered is not was.answered:
             touched.cells.add(ORDERS)
 
@@ -290,22 +291,6 @@ def known_serials(node: Node | None) -> frozenset[str]:
     for former in node.former:
         told |= serials(former.machine.serials)
     return frozenset(told.union(one.serial for one in node.history.troubles if one.serial))
-
-
-def changed(old: Mapping[Any, Any], new: Mapping[Any, Any]) -> list[Any]:
-    """Return the keys under which two maps do not hold the very same object."""
-    if old is new:
-        return []
-    if len(old) == len(new) and all(map(is_, old, new)):
-        return list(compress(new, map(is_not, new.values(), old.values())))
-    names = list(compress(new, map(is_not, new.values(), map(old.get, new))))
-    names.extend(old.keys() - new.keys())
-    return names
-
-
-def differing(old: Mapping[Any, Any], new: Mapping[Any, Any]) -> list[Any]:
-    """Return the keys under which two maps do not hold equal things."""
-    return [name for name in changed(old, new) if old.get(name) != new.get(name)]
 
 
 def _drop(groups: dict[Any, dict[NodeName, Any]], group: Any, name: NodeName) -> None:

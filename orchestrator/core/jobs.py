@@ -19,6 +19,8 @@ from orchestrator.errors import PermanentError
 class JobState(StrEnum):
     """Where a job stands."""
 
+    __hash__ = str.__hash__  # that of Enum is slow, and states are looked up all the time
+
     PENDING = "pending"  #: waits for nodes, or for its first attempt
     RUNNING = "running"  #: has an open attempt
     STOPPING = "stopping"  #: a person asked for its end
@@ -93,6 +95,8 @@ class Job:
 
 class AttemptState(StrEnum):
     """Where an attempt stands."""
+
+    __hash__ = str.__hash__  # that of Enum is slow, and states are looked up all the time
 
     OPENING = "opening"  #: decided; its fence may or may not be in the register
     OPEN = "open"  #: its fence counts; agents and ranks may run

@@ -8,7 +8,7 @@ anything else is a suspicion, until a second channel says so too, and one of bot
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -20,6 +20,7 @@ from orchestrator.core.verdicts import Channel, FaultClass, Finding, Severity, V
 
 LIKELY, CERTAIN = 0.5, 0.99  #: posteriors from which an accusation is evidence, and explicit
 NAMED = "named"  #: the code of a certain one: "localise:named" stands among `policy.explicit`
+OK = Severity.OK
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,9 @@ class Judgement:
             one.severity is Severity.CRITICAL and one.fault is FaultClass.HARDWARE
             for one in self.evidence
         )
+
+
+FIT, UNKNOWN = Judgement(Verdict.FIT), Judgement(Verdict.UNKNOWN)
 
 
 def authority(name: str, detectors: Mapping[str, Detector], policy: Policy) -> Authority:
@@ -69,16 +73,21 @@ def judge(
 
     `acting`: the detectors whose finding alone evicts; None: those that the policy declares.
     """
-    acts = policy.explicit - policy.observe if acting is None else acting
-    told = (*belief.findings, *_accusations(belief))
-    heard = [f for f in told if pardoned_at is None or f.observed_at > pardoned_at]
-    evidence = tuple(sorted((f for f in heard if _speaks(f, policy)), key=_gravity))
+    heard: Sequence[Finding] = belief.findings
+    if belief.accused:
+        heard = (*heard, *_accusations(belief))
+    if pardoned_at is not None:
+        heard = [finding for finding in heard if finding.observed_at > pardoned_at]
+    bad = [f for f in heard if f.severity is not OK]
+    if not bad:
+        return FIT if heard and belief.probed_at is not None else UNKNOWN
+    evidence = tuple(sorted((f for f in bad if _speaks(f, policy)), key=_gravity))
     if evidence:
+        acts = policy.explicit - policy.observe if acting is None else acting
         return conclude(evidence, acts)
-    fine = any(finding.severity is Severity.OK for finding in heard)
-    if belief.probed_at is None or not fine:
-        return Judgement(Verdict.UNKNOWN)
-    return Judgement(Verdict.FIT)
+    if belief.probed_at is None or len(bad) == len(heard):
+        return UNKNOWN
+    return FIT
 
 
 def conclude(evidence: tuple[Finding, ...], acting: frozenset[str]) -> Judgement:

@@ -65,6 +65,7 @@ from orchestrator.core.policies import Policy
 
 LIVE = frozenset({AttemptState.OPENING, AttemptState.OPEN})
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+NODE = Kind.NODE
 T = TypeVar("T")
 
 
@@ -107,6 +108,7 @@ class Look:
 
     def _turn(self, fleet: Fleet) -> None:
         touched = self._index.turn(fleet)
+        self._nodes, self._beliefs = fleet.nodes, fleet.beliefs.nodes
         if NODES in touched.cells:
             self._names = None
         self._parts.touch(touched)
@@ -136,18 +138,17 @@ class Look:
 
     def run(self, phase: Phase, name: Key) -> bool:
         """Run one part, note what it rested on, and say whether it decided anything."""
-        before, notes, parts, part = len(self.decisions), self._notes, self._parts, (phase, name)
-        subject = self._subject(phase, name)
+        before, notes = len(self.decisions), self._notes
+        if phase.kind is NODE:
+            subject, own = self._nodes.get(name), name
+        else:
+            subject, own = self._subject(phase, name), phase.cell(name)
         if subject is not None:
             phase.work(self, subject)
-        decided = len(self.decisions) > before
-        notes.reads.discard(phase.cell(name))
-        if decided or notes.reads or notes.moments or notes.ends or notes.wrongs:
-            self._notes = Notes()
-            parts.rested(part, notes, self._now, again=decided)
-        elif parts.rests(part):
-            parts.rested(part, notes, self._now, again=False)
-            self._notes = Notes()
+        decided, part = len(self.decisions) > before, (phase, name)
+        notes.reads.discard(own)
+        if notes.reads or notes.moments or decided or notes or self._parts.rests(part):
+            self._parts.rested(part, notes, self._now, again=decided)
         return decided
 
     def _subject(self, phase: Phase, name: Key) -> Any:
@@ -172,9 +173,13 @@ class Look:
             run(self, self._parts, phase)
         return len(self.decisions) > before
 
+    def resting_on(self, cell: Cell) -> set[tuple[Phase, Key]]:
+        """Return the parts that read a cell themselves: for tests."""
+        return self._parts.readers(cell)
+
     def again(self) -> datetime | None:
         """Return when this very snapshot would decide something else; None if never."""
-        return self._parts.again(self._now)
+        return self._parts.again()
 
     def once(self, question: Cell, work: Callable[[], T]) -> T:
         """Answer a question that several parts ask, once until something it rests on changes."""
@@ -188,9 +193,10 @@ class Look:
                 self._notes = mine
         notes = self._notes
         notes.reads.add(question)
-        if answer.until is not None:
-            notes.moments |= answer.notes.moments
-            notes.ends |= answer.notes.ends
+        if answer.again is not None:
+            notes.moments.add(answer.again)
+        if answer.end is not None:
+            notes.ends.add(answer.end)
         return answer.value  # type: ignore[no-any-return]
 
     def wrong(self, page: Page, subject: str, reason: str) -> None:
@@ -280,7 +286,7 @@ class Look:
     def belief(self, node: NodeName) -> NodeBelief:
         """Return what we hold of a node, or the belief that holds nothing."""
         self._notes.reads.add(node)
-        return self._index.fleet.beliefs.nodes.get(node) or self._nothing(node)
+        return self._beliefs.get(node) or self._nothing(node)
 
     def _nothing(self, node: NodeName) -> NodeBelief:
         if node not in self._blank:
@@ -289,7 +295,7 @@ class Look:
 
     def register(self, job: JobName) -> RegisterBelief:
         """Return what we hold of a job's register."""
-        self._notes.reads.add(("job", job))
+        self._notes.reads.add(("register", job))
         return self._index.fleet.beliefs.registers.get(job) or RegisterBelief(job)
 
     def listing(self, cluster: ClusterName) -> ClusterBelief | None:
@@ -422,7 +428,10 @@ class Look:
 
     def attempt(self, job: JobName, number: int) -> Attempt | None:
         """Return an attempt that is in the snapshot."""
-        return next((one for one in self.attempts_of(job) if one.number == number), None)
+        for one in self.attempts_of(job):
+            if one.number == number:
+                return one
+        return None
 
     def agents(self, attempt: Attempt) -> list[tuple[NodeName, AgentBelief]]:
         """Return what we hold of the attempt's agents, by node; not to be changed."""

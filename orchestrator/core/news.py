@@ -13,9 +13,9 @@ from datetime import datetime
 
 from orchestrator.core.beliefs import AgentBelief, Beliefs, ClusterBelief, NodeBelief
 from orchestrator.core.cohorts import CohortBelief
-from orchestrator.core.index import changed
 from orchestrator.core.nodes import ClusterName, NodeName
 from orchestrator.core.observations import Power
+from orchestrator.core.sheets import changed
 from orchestrator.core.verdicts import Severity
 
 

@@ -27,6 +27,8 @@ JobName = NewType("JobName", str)
 class NodeState(StrEnum):
     """Where a node stands between the provider's delivery and its return."""
 
+    __hash__ = str.__hash__  # that of Enum is slow, and states are looked up all the time
+
     BURN_IN = "burn-in"  #: delivered or repaired; earning its trust
     PROBATION = "probation"  #: trusted a little: usable, watched more closely
     SPARE = "spare"  #: healthy and idle, ready to be swapped in

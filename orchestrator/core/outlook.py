@@ -21,12 +21,13 @@ from orchestrator.core.cohorts import CohortBelief, cohort_key
 from orchestrator.core.jobs import Attempt
 from orchestrator.core.lemons import Lemon, frailty
 from orchestrator.core.look import Look
-from orchestrator.core.nodes import ClusterName, CohortName, Node, NodeState
+from orchestrator.core.nodes import ClusterName, CohortName, Node, NodeName, NodeState
 from orchestrator.core.phases import WEEK, Phases
 from orchestrator.core.pooling import pooled
 from orchestrator.core.sparing import BURSTY, cheapest, negative_binomial_quantile
 
 STEP_FIRST, STEP_GROWTH = timedelta(hours=1), 1.5
+SOUND = None  #: stands for every node of a cohort that did not fail
 LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 STEPS_MAX = 30  #: 1.5^30 hours are 22 years
 ENOUGH = 0.999  #: probability with which standbys last while the controller is away
@@ -156,14 +157,23 @@ def return_reason(look: Look, cluster: ClusterName, cohort: CohortName) -> str |
 
 def lemon(look: Look, node: Node) -> Lemon:
     """Return how much more frail than its cohort a node is held to be."""
-    return look.once(("lemon", node.name), lambda: _lemon(look, node))
+    scores = look.once(
+        ("lemons", node.cluster, node.cohort), lambda: _lemons(look, node.cluster, node.cohort)
+    )
+    return scores.get(node.name) or scores[SOUND]
 
 
-def _lemon(look: Look, node: Node) -> Lemon:
-    belief = look.cohort(cohort_key(node.cluster, node.cohort))
+def _lemons(look: Look, cluster: ClusterName, cohort: CohortName) -> dict[NodeName | None, Lemon]:
+    """Return the score of each node of a cohort that failed, and of any that did not."""
+    belief = look.cohort(cohort_key(cluster, cohort))
     if belief is None:
-        return frailty(node.name, (), 1.0)
-    return frailty(node.name, belief.failures, belief.phases.nodes)
+        return {SOUND: frailty(NodeName(""), (), 1.0)}
+    failed = {one.node for one in belief.failures}
+    count = belief.phases.nodes
+    scores: dict[NodeName | None, Lemon] = {
+        name: frailty(name, belief.failures, count) for name in failed
+    }
+    return {**scores, SOUND: frailty(NodeName(""), belief.failures, count)}
 
 
 def strictness(look: Look, node: Node) -> float:

@@ -20,6 +20,7 @@ from heapq import heappop, heappush
 from itertools import chain
 from typing import Any, TypeVar
 
+from orchestrator.core.agenda import Agenda
 from orchestrator.core.index import Cell, Touched
 from orchestrator.core.pages import Page
 
@@ -28,6 +29,7 @@ Key = Any  #: names the subject of a part: a node, a job, an attempt's (job, num
 Wrong = tuple[Page, str, str]  #: page, subject, reason
 
 EVERYTHING = ("everything",)  #: the cell of who read the whole snapshot
+NONE: frozenset[Cell] = frozenset()
 WRONGS = ("wrongs",)  #: the cell of everything that is wrong now
 ONE = "fleet"  #: the only key of a phase that is about the fleet as a whole
 
@@ -73,14 +75,31 @@ class Notes:
     ends: set[datetime] = field(default_factory=set)  #: from then on it may read otherwise
     wrongs: list[Wrong] = field(default_factory=list)
 
+    def __bool__(self) -> bool:
+        """Say whether anything was noted."""
+        return bool(self.reads or self.moments or self.ends or self.wrongs)
+
+    def clear(self) -> None:
+        """Note nothing any more."""
+        self.reads.clear()
+        self.moments.clear()
+        self.ends.clear()
+        self.wrongs.clear()
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
     """A question that several parts ask, answered once until something it rests on changes."""
 
     value: Any
-    notes: Notes
-    until: datetime | None
+    reads: set[Cell]
+    again: datetime | None  #: the first unmet moment that it was compared with
+    end: datetime | None  #: when it may read otherwise without having been asked about time
+
+    def holds(self, now: datetime) -> bool:
+        """Say whether no moment has come since it was given."""
+        first, end = self.again, self.end
+        return (first is None or first > now) and (end is None or end > now)
 
 
 Part = tuple[Phase, Key]
@@ -96,11 +115,11 @@ class Parts:
         for phase in self.phases:
             if phase.kind is Kind.FLEET:
                 self._dirty[phase].add(ONE)
+        self._known: set[Part] = set()  #: of whom anything is remembered
         self._reads: dict[Part, set[Cell]] = {}
         self._readers: dict[Cell, set[Part]] = {}
-        self._again: dict[Part, datetime] = {}
-        self._until: dict[Part, datetime] = {}
-        self._soonest: datetime | None = None  #: not later than the first of `_until`
+        self._again: Agenda[Part] = Agenda()
+        self._ends: Agenda[Part] = Agenda()
         self._answers: dict[Cell, Answer] = {}
         self._askers: dict[Cell, set[Cell]] = {}
         self._wrongs: dict[Part, tuple[Wrong, ...]] = {}
@@ -120,6 +139,8 @@ class Parts:
         }
         for phase in self.phases:
             self._dirty[phase] |= keys[phase.kind]
+        if not self._readers and not self._askers:
+            return
         jobs = (("job", job) for job in touched.jobs)
         clusters = (("cluster", name) for name in touched.clusters)
         for cell in chain(touched.nodes, jobs, clusters, touched.cells, (EVERYTHING,)):
@@ -134,16 +155,12 @@ class Parts:
 
     def wake(self, now: datetime) -> None:
         """Let every part run again that compared with a moment that has come."""
-        if self._soonest is None or now < self._soonest:
-            return
-        for (phase, key), until in self._until.items():
-            if until <= now:
-                self._dirty[phase].add(key)
-        self._soonest = min((m for m in self._until.values() if m > now), default=None)
+        for phase, key in chain(self._again.due(now), self._ends.due(now)):
+            self._dirty[phase].add(key)
 
-    def again(self, now: datetime) -> datetime | None:
+    def again(self) -> datetime | None:
         """Return the next moment that any part waits for."""
-        return min((moment for moment in self._again.values() if moment > now), default=None)
+        return self._again.first()
 
     def take(self, phase: Phase) -> set[Key]:
         """Return who must run, and forget it."""
@@ -159,39 +176,57 @@ class Parts:
     # --- what a part rested on ------------------------------------------------------------------
 
     def rested(self, part: Part, notes: Notes, now: datetime, *, again: bool) -> None:
-        """Remember what a part rested on; `again` if it decided something and must run anew."""
-        phase, key = part
-        reads, old = notes.reads, self._reads.pop(part, None)
-        for cell in reads if old is None else reads - old:
-            self._readers.setdefault(cell, set()).add(part)
-        for cell in old - reads if old else ():
-            self._discard(self._readers, cell, part)
+        """Remember what a part rested on, and empty the notes.
+
+        `again`: it decided something and must run anew.
+        """
+        known = part in self._known
+        if not known:
+            self._known.add(part)
+        self._keep_reads(part, notes)
+        if notes.moments or known:
+            self._again.put(part, min((m for m in notes.moments if m > now), default=None))
+        if notes.ends or known:
+            self._ends.put(part, min(notes.ends, default=None))
+        if notes.wrongs or known:
+            self._keep_wrongs(part, tuple(notes.wrongs))
+        if again:
+            self._dirty[part[0]].add(part[1])
+        elif known and not notes and part not in self._reads:
+            self._known.discard(part)
+        notes.clear()
+
+    def _keep_reads(self, part: Part, notes: Notes) -> None:
+        reads, old = notes.reads, self._reads.get(part, NONE)
+        if reads == old:
+            return
+        readers = self._readers
+        for cell in reads - old if old else reads:
+            group = readers.get(cell)
+            if group is None:
+                group = readers[cell] = set()
+            group.add(part)
+        for cell in old - reads:
+            self._discard(readers, cell, part)
         if reads:
-            self._reads[part] = reads
-        self._keep_moments(part, notes, now)
-        wrongs = tuple(notes.wrongs)
+            self._reads[part], notes.reads = reads, set()
+        else:
+            del self._reads[part]
+
+    def _keep_wrongs(self, part: Part, wrongs: tuple[Wrong, ...]) -> None:
         if wrongs != self._wrongs.get(part, ()):
             self._wrongs[part] = wrongs
             if not wrongs:
                 del self._wrongs[part]
             self.touch_cell(WRONGS)
-        if again:
-            self._dirty[phase].add(key)
+
+    def readers(self, cell: Cell) -> set[Part]:
+        """Return the parts that read a cell."""
+        return set(self._readers.get(cell, ()))
 
     def rests(self, part: Part) -> bool:
         """Say whether anything is remembered of a part."""
-        return part in self._reads or part in self._until or part in self._wrongs
-
-    def _keep_moments(self, part: Part, notes: Notes, now: datetime) -> None:
-        self._again.pop(part, None)
-        self._until.pop(part, None)
-        later = [moment for moment in notes.moments if moment > now]
-        if later:
-            self._again[part] = min(later)
-        if later or notes.ends:
-            until = self._until[part] = min(chain(later, notes.ends))
-            if self._soonest is None or until < self._soonest:
-                self._soonest = until
+        return part in self._known
 
     def wrongs(self, look: Any) -> Iterator[Wrong]:
         """Yield everything that is wrong, phase by phase, in the order of the subjects."""
@@ -209,15 +244,15 @@ class Parts:
     def answer(self, question: Cell, now: datetime) -> Answer | None:
         """Return the answer to a question if it still holds."""
         answer = self._answers.get(question)
-        if answer is not None and answer.until is not None and answer.until <= now:
-            self._drop(question)
-            return None
-        return answer
+        if answer is None or answer.holds(now):
+            return answer
+        self._drop(question)
+        return None
 
     def answered(self, question: Cell, value: Any, notes: Notes) -> Answer:
         """Remember an answer, and what it rests on."""
-        until = min(chain(notes.moments, notes.ends), default=None)
-        answer = self._answers[question] = Answer(value, notes, until)
+        first, end = min(notes.moments, default=None), min(notes.ends, default=None)
+        answer = self._answers[question] = Answer(value, notes.reads, first, end)
         for cell in notes.reads:
             self._askers.setdefault(cell, set()).add(question)
         return answer
@@ -225,7 +260,7 @@ class Parts:
     def _drop(self, question: Cell) -> None:
         answer = self._answers.pop(question, None)
         if answer is not None:
-            for cell in answer.notes.reads:
+            for cell in answer.reads:
                 self._discard(self._askers, cell, question)
             self.touch_cell(question)
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from orchestrator.core.agents import start_agents, sweep_silent
 from orchestrator.core.decisions import AppendFence, MoveAttempt, MoveJob, MoveNode, OpenIncident
-from orchestrator.core.gang import Gang, read_gang
+from orchestrator.core.gang import Gang, read_gang, unheard
 from orchestrator.core.granting import give_grant, issue_grant
 from orchestrator.core.jobs import OVER, Attempt, AttemptState, Job, JobState, Outcome, WhenAlone
 from orchestrator.core.look import LIVE, Look
@@ -51,13 +51,13 @@ def shortage(look: Look, attempt: Attempt) -> str | None:
 def _shortage(look: Look, attempt: Attempt) -> str | None:
     spec = look.job(attempt.job).spec
     seats = look.seats(attempt)
-    usable = [node for node in seats if in_sight(look, attempt, node.name)]
-    have = len(usable) + len(spares(look, attempt.cluster, spec))
+    away = [one for one in unheard(look, attempt) if not in_sight(look, attempt, one.name)]
+    have = len(seats) - len(away) + len(spares(look, attempt.cluster, spec))
     if have >= spec.nodes_min:
         return None
     advanced = look.register(attempt.job).advanced
     commits = advanced is not None and look.recent(advanced[1], look.policy.silence_max)
-    if len(seats) > len(usable) and commits:
+    if away and commits:
         return None
     return f"{attempt.job} needs {spec.nodes_min} nodes, {attempt.cluster} has {have}"
 
@@ -161,6 +161,8 @@ def _fail(look: Look, attempt: Attempt, fingerprint: str, reason: str) -> None:
 
 def _failure(look: Look, attempt: Attempt, gang: Gang) -> tuple[str, str] | None:
     """Return (fingerprint, words) if the gang gave up, or ended in part."""
+    if not gang.over:
+        return None
     for node in look.seats(attempt):
         report = gang.reports.get(node.name)
         if report is not None and report.stage is Stage.FAILED:

@@ -8,7 +8,7 @@ keeps its seat until the gang itself misses it *and* somebody can take the seat.
 from __future__ import annotations
 
 from orchestrator.core.decisions import MoveNode
-from orchestrator.core.gang import Gang, live
+from orchestrator.core.gang import Gang, live, read_gang, unheard
 from orchestrator.core.history import AGENT, UNSEEN
 from orchestrator.core.jobs import Attempt
 from orchestrator.core.look import Look
@@ -26,15 +26,21 @@ def keep_seats(look: Look, attempt: Attempt, gang: Gang) -> None:
     fill_seats(look, attempt)
 
 
-def ranked(look: Look, attempt: Attempt, gang: Gang) -> list[Node]:
-    """Return the held seats: members of the generation first, in its order, then by state."""
+def ranked(look: Look, attempt: Attempt) -> list[Node]:
+    """Return the held seats: members of the generation first, in its order, then by state.
+
+    Not to be changed: several ask.
+    """
+    question = ("ranked", attempt.job, attempt.number)
+    return look.once(question, lambda: _ranked(look, attempt, read_gang(look, attempt)))
+
+
+def _ranked(look: Look, attempt: Attempt, gang: Gang) -> list[Node]:
     held = {node.name: node for node in look.seats(attempt) if node.state in HOLDS}
     members = [held[name] for name in gang.members if name in held]
     known = frozenset(gang.members)
     others = [node for node in held.values() if node.name not in known]
-    others.sort(
-        key=lambda node: (node.state is not S.IN_USE, not _up(look, attempt, node), node.name)
-    )
+    others.sort(key=lambda one: (one.state is not S.IN_USE, one.name not in gang.live, one.name))
     return [*members, *others]
 
 
@@ -59,13 +65,9 @@ def starts_spent(look: Look, attempt: Attempt, name: NodeName) -> bool:
     return not live(agent) and not look.starting(name, attempt)
 
 
-def _up(look: Look, attempt: Attempt, node: Node) -> bool:
-    return live(look.belief(node.name).agent(attempt.job, attempt.number))
-
-
 def _leave_lost(look: Look, attempt: Attempt, gang: Gang) -> None:
     spec = look.job(attempt.job).spec
-    for node in look.seats(attempt):
+    for node in unheard(look, attempt):
         if starts_spent(look, attempt, node.name):
             reason = f"its agent did not stay up in {look.policy.agent_starts_max} starts"
             end = S.QUARANTINED
@@ -86,7 +88,7 @@ def _leave_unseen(look: Look, attempt: Attempt, node: Node, gang: Gang) -> None:
 
 
 def _leave_unwanted(look: Look, attempt: Attempt, gang: Gang) -> None:
-    held = ranked(look, attempt, gang)
+    held = ranked(look, attempt)
     surplus = held[capacity(look, attempt) :]
     for node in held:
         if node.state is S.STANDBY and node.name not in gang.members:
@@ -109,13 +111,13 @@ def _better(look: Look, attempt: Attempt, node: Node, held: list[Node]) -> bool:
     standbys = [one for one in held if one.state is S.STANDBY]
     if node.trial_since is None or any(one.trial_since is None for one in standbys):
         return False
-    spec = look.fleet.jobs[attempt.job].spec
+    spec = look.job(attempt.job).spec
     return any(one.trial_since is None for one in spares(look, attempt.cluster, spec))
 
 
 def _name_members(look: Look, attempt: Attempt, gang: Gang) -> None:
     spec = look.job(attempt.job).spec
-    for place, node in enumerate(ranked(look, attempt, gang)):
+    for place, node in enumerate(ranked(look, attempt)):
         end = S.IN_USE if place < spec.nodes_max else S.STANDBY
         if node.state is not end:
             took = end is S.IN_USE

@@ -12,8 +12,8 @@ from typing import Any
 
 from orchestrator.core.beliefs import Beliefs
 from orchestrator.core.fleet import Fleet
-from orchestrator.core.index import differing
 from orchestrator.core.observations import Ordered
+from orchestrator.core.sheets import differing
 
 
 @dataclass(frozen=True, slots=True)

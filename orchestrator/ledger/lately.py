@@ -28,11 +28,14 @@ class Lately(Generic[T]):
 
     def put(self, thing: T, at: datetime, key: Hashable = None) -> None:
         """Add a thing; one with the same key takes the place of the one before."""
-        self._count += 1
-        name = self._count if key is None else key
-        self._things.pop(name, None)
-        self._things[name] = (at, thing)
-        self._oldest = FOREVER_AGO
+        if key is None:
+            self._count += 1
+            self._things[self._count] = (at, thing)
+            self._shown, self._oldest = (*self._shown, thing), min(self._oldest, at)
+            return
+        self._things.pop(key, None)
+        self._things[key] = (at, thing)
+        self._oldest = FOREVER_AGO  # what is shown may be outdated
 
     def within(self, now: datetime) -> tuple[T, ...]:
         """Return what happened after `now - span`, in the order in which it was added."""
