@@ -65,6 +65,8 @@ def parser() -> argparse.ArgumentParser:
     add("--idle", action="store_true", help="no job is here: what runs on a GPU was left over")
     add("--cluster", metavar="FILE", help="what is expected of a node of this cluster (JSON, YAML)")
     add("--state", metavar="DIR", help="remember counters here between runs, to judge their growth")
+    add("--pair", metavar="JSON", help="be one of two nodes that test the link between them")
+    add("--record", metavar="DIR", help="keep what was seen and said here, as case files")
     add("--boot-id", metavar="ID", help="instead of the kernel's")
     add("--root", default="/", metavar="DIR", help="where proc, sys and dev are found")
     add("--limit", type=float, default=180.0, metavar="SECONDS", help="for each check at most")
@@ -77,6 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if given.list:
         print("\n".join(_detectors()))
         return 0
+    if given.pair:
+        return _pair(given.pair)
     try:
         cluster = _cluster(given.cluster)
     except (OSError, ValueError) as error:
@@ -104,6 +108,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     boot_id = given.boot_id or runner.this_boot(given.root)
     memory = _memory(given.state, boot_id)
     ran = runner.run(checks, settings, boot_id=boot_id, limit=given.limit, memory=memory)
+    if given.record:
+        _record(given.record, ran, settings)
     print("\n".join(_json(ran) if given.output == "json" else _text(ran)))
     return int(worst(one.severity for one in ran.findings))
 
@@ -129,6 +135,27 @@ def _memory(folder: str | None, boot_id: str) -> Memory | None:
     from healthchecks.memory import Memory
 
     return Memory(Path(folder), boot_id)
+
+
+def _pair(request: str) -> int:
+    import json
+
+    from healthchecks.active import pairs
+
+    said = pairs.answer(request)
+    print(json.dumps(said))
+    return int(Severity.UNKNOWN if "error" in said else Severity.OK)
+
+
+def _record(folder: str, ran: runner.Ran, settings: Settings) -> None:
+    from pathlib import Path
+
+    from healthchecks import record
+
+    try:
+        record.write(Path(folder), ran.facts, ran.findings, settings)
+    except OSError as error:
+        print(f"--record {folder}: {error}", file=sys.stderr)
 
 
 def _learn(words: Sequence[str], settings: Settings, limit: float) -> int:

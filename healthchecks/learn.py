@@ -2,8 +2,8 @@
 
 `python -m healthchecks learn` looks at this node, with active checks, and prints a file for
 `--cluster`; `python -m healthchecks learn a.json b.json` joins such files of several nodes: the
-median of a rate, the usual version, all boards, the least count. The files are JSON, which is YAML
-too.
+median of a rate, the usual version, all boards, the least count. A folder that `--record` filled
+stands for its node. The files are JSON, which is YAML too.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from healthchecks import runner
+from healthchecks import record, runner
 from healthchecks.api import Level, Settings
 
 VERSIONS = ("driver", "cuda", "vbios")
@@ -36,7 +36,11 @@ LOOKS = (
 
 def node(settings: Settings, limit: float) -> dict[str, Any]:
     """Look at this node and return what to expect of one like it; what cannot be seen is absent."""
-    seen = runner.facts(runner.load(LOOKS, Level.ACTIVE), settings, limit)
+    return learnt(runner.look(runner.load(LOOKS, Level.ACTIVE), settings, limit))
+
+
+def learnt(seen: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what to expect of nodes like the one where this was seen; facts by check."""
     return {
         **_gpus(seen.get("ecc") or {}),
         **_host(seen.get("infiniband") or {}, seen.get("limits") or {}),
@@ -102,7 +106,11 @@ def _usual(values: Iterable[Any]) -> Any:
 
 def main(paths: Iterable[str], settings: Settings, limit: float) -> str:
     """Return the file's text: of this node, or joined. ValueError, OSError: a bad file."""
-    files = [json.loads(Path(one).read_text()) for one in paths]
+    files = [_read(Path(one)) for one in paths]
     if any(not isinstance(one, dict) for one in files):
         raise ValueError("a file is not an object of names and values")
     return json.dumps(joined(files) if files else node(settings, limit), indent=2)
+
+
+def _read(path: Path) -> Any:
+    return learnt(record.read(path)) if path.is_dir() else json.loads(path.read_text())

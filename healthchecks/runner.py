@@ -80,6 +80,7 @@ class Ran(NamedTuple):
 
     findings: tuple[Finding, ...]
     coverage: Coverage
+    facts: dict[str, dict[str, Any] | None]  #: what each check saw, None where it could not look
 
 
 def load(names: Iterable[str], level: Level = Level.PASSIVE) -> tuple[Check, ...]:
@@ -113,15 +114,17 @@ def run(
     wanted = [check for check in checks if check.name not in skipped]
     observed_at = time.time()
     findings: list[Finding] = []
+    facts: dict[str, dict[str, Any] | None] = {}
     for check, answer in _answers(wanted, settings, limit):
         if memory is not None:
             answer = memory.recall(check, answer, observed_at)
+        facts[check.name] = answer.facts
         for said in conclude(check, answer, settings):
             stamped = said._replace(
                 observed_at=observed_at, boot_id=boot_id, cost=round(answer.cost, 4)
             )
             findings.append(stamped)
-    return Ran(tuple(findings), cover(checks, findings, skipped))
+    return Ran(tuple(findings), cover(checks, findings, skipped), facts)
 
 
 def _answers(
@@ -141,7 +144,7 @@ def _answers(
         yield check, answers[check.probe]
 
 
-def facts(checks: Sequence[Check], settings: Settings, limit: float) -> dict[str, Any]:
+def look(checks: Sequence[Check], settings: Settings, limit: float) -> dict[str, Any]:
     """Return what each check's probe saw, None where it could not look or has no business here."""
     wanted = [check for check in checks if check.skip(settings) is None]
     return {check.name: answer.facts for check, answer in _answers(wanted, settings, limit)}

@@ -1,0 +1,161 @@
+"""The test of a pair of nodes: an all-reduce between two ranks, one on each, timed.
+
+`python -m healthchecks --pair REQUEST` does one test; `python -m healthchecks.active.pairs` serves
+tests, one JSON line each way, so that torch is loaded once for all rounds of a localisation. Each
+test is done by a process of its own, which is killed at its limit: a link that is dead hangs
+whoever uses it. Which pairs are tested, and what their results amount to, is decided elsewhere.
+
+Request: `{"id", "rank": 0|1, "host", "port", "bytes", "limit"}`, and `"gpu"` for a test with NCCL
+from that GPU, whose rail it takes; without it gloo moves the bytes. Rank 0 listens on host:port for
+the rendezvous. Answer: `{"id", "gbps"}` or `{"id", "error"}`. torch's store and gloo have no
+encryption: host must be an address on the cluster's own network.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from statistics import median
+from typing import Any, NamedTuple, TextIO
+
+from healthchecks.active.devices import torch, wait
+from healthchecks.api import CannotLookError
+
+ROUNDS = 3  #: of the all-reduce; the median counts
+SLOW_SHARE = 0.5  #: of the median of all pairs: a pair below has a bad member
+REQUEST_MAX = 4096  #: characters
+
+
+class Request(NamedTuple):
+    """One test, as one of its two nodes is told of it."""
+
+    id: int
+    rank: int
+    host: str
+    port: int
+    bytes: int
+    limit: float  #: seconds
+    gpu: int | None = None  #: None: gloo, between the hosts
+
+
+class BadRequestError(ValueError):
+    """A line is no request."""
+
+
+def parse(line: str) -> Request:
+    """Read one request; raises `BadRequestError`."""
+    try:
+        body = json.loads(line[:REQUEST_MAX])
+        gpu = body.get("gpu")
+        return Request(
+            id=int(body["id"]),
+            rank=int(body["rank"]),
+            host=str(body["host"]),
+            port=int(body["port"]),
+            bytes=int(body["bytes"]),
+            limit=float(body["limit"]),
+            gpu=None if gpu is None else int(gpu),
+        )
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise BadRequestError(f"no request: {error!r}") from error
+
+
+def serve(requests: TextIO, answers: TextIO) -> None:
+    """Answer requests, one after another, until there are no more."""
+    torch()
+    for line in requests:
+        answers.write(json.dumps(answer(line)) + "\n")
+        answers.flush()
+
+
+def answer(line: str) -> dict[str, Any]:
+    """Do what one request asks for, and return what came of it."""
+    try:
+        wanted = parse(line)
+        torch()
+    except (BadRequestError, CannotLookError) as error:
+        return {"id": None, "error": str(error)}
+    return {"id": wanted.id, **_in_a_process_of_its_own(wanted)}
+
+
+def _in_a_process_of_its_own(wanted: Request) -> dict[str, Any]:
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if not pid:
+        os.close(reader)
+        with contextlib.suppress(BaseException):
+            os.write(writer, json.dumps(_test(wanted)).encode())
+        os._exit(0)
+    os.close(writer)
+    try:
+        if not select.select([reader], [], [], wanted.limit)[0]:
+            return {"error": f"not done within {wanted.limit:g} s"}
+        said = os.read(reader, 65536)
+        return dict(json.loads(said)) if said else {"error": "the test's process died"}
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(reader)
+
+
+def _test(wanted: Request) -> dict[str, Any]:
+    """Be one of two ranks; return the rate in 10^9 bytes a second, or the error in a line."""
+    from datetime import timedelta
+
+    t = torch()
+    patience = timedelta(seconds=wanted.limit)
+    try:
+        store = t.distributed.TCPStore(
+            wanted.host, wanted.port, 2, is_master=wanted.rank == 0, timeout=patience
+        )
+        device = "cpu" if wanted.gpu is None else f"cuda:{wanted.gpu}"
+        if device != "cpu":
+            t.cuda.set_device(device)
+        t.distributed.init_process_group(
+            "gloo" if device == "cpu" else "nccl",
+            store=store,
+            rank=wanted.rank,
+            world_size=2,
+            timeout=patience,
+        )
+        data = t.full((max(1, wanted.bytes // 4),), float(wanted.rank + 1), device=device)
+        t.distributed.all_reduce(data)
+        if not bool((data == 3.0).all()):
+            return {"error": "the sum of two ranks is wrong"}
+        took = []
+        for _ in range(ROUNDS):
+            wait(t, device)
+            began = time.monotonic()
+            t.distributed.all_reduce(data)
+            wait(t, device)
+            took.append(time.monotonic() - began)
+        store.set(f"done{wanted.rank}", "")
+        if wanted.rank == 0:  # the store lives here: it must outlive the other's last word
+            store.wait(["done1"], patience)
+        return {"gbps": 1e-9 * wanted.bytes / median(took)}
+    except Exception as error:  # noqa: BLE001 (gloo raises whatever it likes; it is the answer)
+        return {"error": str(error).splitlines()[0][:300] if str(error) else repr(error)}
+
+
+def failed(rates: Mapping[tuple[str, str], float | None]) -> dict[tuple[str, str], bool]:
+    """Say of each pair whether it failed: not done at all, or far slower than most pairs."""
+    done = [one for one in rates.values() if one is not None]
+    usual = median(done) if done else 0.0
+    return {pair: one is None or one < SLOW_SHARE * usual for pair, one in rates.items()}
+
+
+def slowest_of(answers: Iterable[Mapping[str, Any]]) -> float | None:
+    """Return the rate of a pair from the answers of its two nodes; None if either failed."""
+    rates = [one.get("gbps") for one in answers]
+    known = [float(one) for one in rates if one is not None]
+    return min(known) if known and len(known) == len(rates) else None
+
+
+if __name__ == "__main__":
+    serve(sys.stdin, sys.stdout)
