@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from model.course import form_of
 from model.curriculum import Stage
 from model.data import objectives, order, render
 from model.data.emoji import select
@@ -23,7 +24,6 @@ from model.data.sources.numbers import Numbers
 from model.data.sources.pictures import Pictures
 from model.decoding import decode
 from model.settings import Settings
-from model.trainer import form_of
 from model.transformer import EncoderDecoder
 
 T = TypeVar("T")

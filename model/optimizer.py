@@ -40,7 +40,7 @@ class Optimizer:
         hidden = {name for name, value in parameters.items() if is_hidden_matrix(name, value)}
         self._hidden = {name: parameters[name] for name in parameters if name in hidden}
         self._rest = {name: parameters[name] for name in parameters if name not in hidden}
-        self._precision = precision
+        self.precision = precision
         self._moments = {f"momentum.{name}": _zeros(value) for name, value in self._hidden.items()}
         for name, value in self._rest.items():
             self._moments[f"first.{name}"] = _zeros(value)
@@ -75,13 +75,16 @@ class Optimizer:
             gradient, moment = _gradient(self._hidden[name]), self._moments[f"momentum.{name}"]
             moment.lerp_(gradient, 1.0 - MOMENTUM)
             directions.append(gradient.lerp(moment, MOMENTUM))
-        updates = orthogonalised(torch.stack(directions).to(self._precision)).float()
-        for name, update in zip(names, updates, strict=True):
+        for name, update in zip(names, self.orthogonalise(directions), strict=True):
             parameter = self._hidden[name]
             # 0.2 sqrt(longer side): updates as large as Adam's, so one learning rate serves both
             scale = 0.2 * math.sqrt(max(parameter.shape))
             parameter.mul_(1.0 - learning_rate * WEIGHT_DECAY)
             parameter.add_(update, alpha=-learning_rate * scale)
+
+    def orthogonalise(self, directions: list[Tensor]) -> list[Tensor]:
+        """Return the updates of matrices of one shape."""
+        return list(orthogonalised(torch.stack(directions).to(self.precision)).float())
 
     def _step_adam(self, number: int, learning_rate: float) -> None:
         first_share, second_share = 1.0 - BETA_FIRST**number, 1.0 - BETA_SECOND**number

@@ -9,20 +9,20 @@ the damage is older than the checkpoint: the next rollback goes one commit furth
 
 from __future__ import annotations
 
-import io
 import json
 import sys
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from model.data.loader import Want
 from model.spikes import Spoiled
-from model.trainer import Trainer
 from orchestrator.errors import PermanentError
 
 if TYPE_CHECKING:
+    from model.sharded import ShardedTrainer
+    from model.trainer import Trainer
     from orchestrator.runtime.training import Run
 
 ROLLBACKS_MAX = 8
@@ -43,7 +43,7 @@ class Rescue:
     """What was rolled back so far."""
 
     run: Run
-    trainer: Trainer
+    trainer: Trainer | ShardedTrainer
     audit: list[Rollback] = field(default_factory=list)
 
     def back(self, spoiled: Spoiled) -> None:
@@ -73,15 +73,16 @@ class Rescue:
 
     def _restore(self, further: int) -> None:
         """Load the newest commit, or one `further` along its parents; the beginning if none."""
-        state = None
-        if self.run.vault is not None:
+        vault = self.run.vault
+        commit = None
+        if vault is not None:
             self.run.leave()  # the save in flight is the newest there will be
-            state = self._read(self._agreed(further))
-        if state is None:
-            fresh = Trainer(self.trainer.settings, self.trainer.place)
-            state = fresh.state()
-            self.run.last_commit = None
-        self.trainer.load(state)
+            commit = vault.register.read().commit(self._agreed(further))
+        if vault is None or commit is None:
+            self.trainer.reset()
+        else:
+            self.trainer.restore(vault.open(commit))
+        self.run.last_commit = commit  # the parent of the next save
 
     def _agreed(self, further: int) -> int:
         """Return the seq of the commit to go back to, as rank 0 sees it; -1 for none."""
@@ -98,19 +99,6 @@ class Rescue:
             torch.distributed.broadcast(told, 0)
             seq = int(told)
         return seq
-
-    def _read(self, seq: int) -> dict[str, Any] | None:
-        vault = self.run.vault
-        commit = None if vault is None else vault.register.read().commit(seq)
-        if vault is None or commit is None:
-            return None
-        checkpoint = vault.open(commit)
-        state = {}
-        for part in checkpoint.manifest.parts:
-            data = io.BytesIO(checkpoint.read(part))
-            state[part.kind] = torch.load(data, map_location="cpu", weights_only=True)
-        self.run.last_commit = commit  # the parent of the next save
-        return state
 
 
 def _pair(want: Want) -> tuple[int, int]:

@@ -48,6 +48,7 @@ class Settings:
     data_seed: int  #: of the order and the look of the samples
     clip: float  #: highest norm of the gradient
     compile: bool  #: forward and backward through torch.compile
+    spread: tuple[int, int, int] | None  #: data, context and tensor ranks of one sharded copy
     recompute: bool  #: activations of a block in backward instead of keeping them
     guard: bool  #: watch for spikes of the loss, and roll back
     workers: int  #: processes that make samples; 0: this one does
@@ -93,6 +94,7 @@ def parse(arguments: Sequence[str] | None) -> Settings:
         data_seed=given.data_seed,
         clip=given.clip,
         compile=given.compile,
+        spread=_spread(given.spread),
         recompute=given.recompute,
         guard=given.guard,
         workers=given.workers,
@@ -128,6 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     flag("--data-seed", type=int, default=0, help="of the order and look of the samples")
     flag("--clip", type=float, default=CLIP, help="highest norm of the gradient")
     flag("--compile", action="store_true", help="through torch.compile")
+    flag("--spread", metavar="D,C,T", help="shard one copy over D data, C context, T tensor ranks")
     flag("--recompute", action="store_true", help="activations in backward: less memory, slower")
     flag("--guard", action=argparse.BooleanOptionalAction, default=True, help="roll spikes back")
     flag("--workers", type=int, default=0, help="processes that make samples; 0: none")
@@ -164,6 +167,16 @@ def _curriculum(given: argparse.Namespace) -> Curriculum:
     return Curriculum((stage,))
 
 
+def _spread(given: str | None) -> tuple[int, int, int] | None:
+    if given is None:
+        return None
+    try:
+        data, context, tensor = (_positive("spread", int(part)) for part in given.split(","))
+    except ValueError as error:
+        raise UserError(f"--spread {given}: expected three numbers, as in 4,1,2") from error
+    return data, context, tensor
+
+
 def _positive(name: str, value: int) -> int:
     if value < 1:
         raise UserError(f"--{name.replace('_', '-')} must be at least 1")
@@ -182,6 +195,8 @@ def _refuse_nonsense(settings: Settings) -> None:
     for name in ("seed", "data_seed", "evaluate", "workers"):
         if getattr(settings, name) < 0:
             raise UserError(f"--{name.replace('_', '-')} must not be negative")
+    if settings.spread is not None and (settings.compile or settings.evaluate):
+        raise UserError("--spread goes with neither --compile nor --evaluate as yet")
     if settings.clip <= 0.0:
         raise UserError("--clip must be above 0")
     vocabulary = settings.config.vocabulary

@@ -35,11 +35,16 @@ class VisionStem(nn.Module):
         `places` (n, 3) says frame, row and column, counted in patches; each gets a quarter of the
         width, the last quarter stays without position.
         """
-        features: Tensor = self.project(patches)
+        features: Tensor = self.project(patches.to(self.project.weight.dtype))
         quarter = features.shape[-1] // 4
         waves = [wave(axis, quarter) for axis in places.unbind(-1)]
         rest = features.new_zeros(len(features), features.shape[-1] - 3 * quarter)
         return features + torch.cat([*(w.to(features.dtype) for w in waves), rest], -1)
+
+    def nothing(self) -> Tensor:
+        """Return features of one empty patch: a use of the weights that says nothing."""
+        weight = self.project.weight
+        return self.forward(weight.new_zeros(1, weight.shape[1]), weight.new_zeros(1, 3))
 
 
 class AudioStem(nn.Module):
@@ -51,5 +56,10 @@ class AudioStem(nn.Module):
 
     def forward(self, pieces: Tensor, places: Tensor) -> Tensor:
         """Return (n, d_model) of pieces (n, mels * stride); `places` (n,) counts from a start."""
-        features: Tensor = self.project(pieces)
+        features: Tensor = self.project(pieces.to(self.project.weight.dtype))
         return features + wave(places, features.shape[-1]).to(features.dtype)
+
+    def nothing(self) -> Tensor:
+        """Return features of one piece of silence: a use of the weights that says nothing."""
+        weight = self.project.weight
+        return self.forward(weight.new_zeros(1, weight.shape[1]), weight.new_zeros(1))

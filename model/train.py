@@ -19,8 +19,11 @@ from orchestrator.errors import PermanentError, UserError
 if TYPE_CHECKING:
     from model.gradients import Totals
     from model.rollback import Rescue
+    from model.sharded import ShardedTrainer
     from model.trainer import Trainer
     from orchestrator.runtime.training import Run
+
+    AnyTrainer = Trainer | ShardedTrainer
 
 
 SAY_EVERY = 20  #: steps between lines on standard error
@@ -41,19 +44,15 @@ def train(settings: Settings) -> None:
     import torch  # after the command line is known to be right
 
     from model.rollback import Rescue
-    from model.trainer import Place, Trainer
     from orchestrator.runtime import training
 
     torch.set_num_threads(1)  # one rank, one core; and sums in one order
     run = training.join(settings.checkpoints)
     with run.phase("init"):
-        if run.world_size > 1:
-            torch.distributed.init_process_group("gloo")
-        trainer = Trainer(settings, Place(run.rank, run.world_size))
-        loaded = run.resume()
-        if loaded is not None:
-            trainer.load(loaded.state)
-            run.attest(step=trainer.step, **trainer.attestation())
+        if run.world_size > 1 or settings.spread is not None:
+            _join_gang(run)
+        trainer = _trainer(settings, run)
+        trainer.resume(run)
     rescue = Rescue(run, trainer)
     try:
         _steps(run, trainer, rescue)
@@ -61,11 +60,32 @@ def train(settings: Settings) -> None:
         trainer.loader.close()
     _finish(run, trainer, rescue)
     run.close()
-    if run.world_size > 1:
+    if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
 
-def _steps(run: Run, trainer: Trainer, rescue: Rescue) -> None:
+def _join_gang(run: Run) -> None:
+    import torch
+
+    if run.world_size > 1:
+        torch.distributed.init_process_group("gloo")
+    else:  # nobody set the environment of a rendezvous
+        store = torch.distributed.HashStore()  # type: ignore[attr-defined]
+        torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+
+
+def _trainer(settings: Settings, run: Run) -> AnyTrainer:
+    if settings.spread is not None:
+        from model.parallel import Degrees
+        from model.sharded import ShardedTrainer
+
+        return ShardedTrainer(settings, Degrees(*settings.spread))
+    from model.trainer import Place, Trainer
+
+    return Trainer(settings, Place(run.rank, run.world_size))
+
+
+def _steps(run: Run, trainer: AnyTrainer, rescue: Rescue) -> None:
     settings = trainer.settings
     profile = _profiler(settings)
     peak = _peak(settings)
@@ -86,10 +106,10 @@ def _steps(run: Run, trainer: Trainer, rescue: Rescue) -> None:
             _say(trainer, totals, took, wait, peak)
         ends = settings.curriculum.ends_stage(trainer.step)
         if ends or trainer.step % settings.checkpoint_every == 0:
-            run.save(trainer.step, trainer.state(), **trainer.attestation())
+            trainer.save(run)
 
 
-def _begin_stage(run: Run, trainer: Trainer) -> None:
+def _begin_stage(run: Run, trainer: AnyTrainer) -> None:
     """Tell the change; another stage has other losses."""
     curriculum = trainer.settings.curriculum
     trainer.sentinel.forget()
@@ -100,7 +120,7 @@ def _begin_stage(run: Run, trainer: Trainer) -> None:
         print(f"{said} begins after step {trainer.step}", file=sys.stderr, flush=True)
 
 
-def _say(trainer: Trainer, totals: Totals, took: float, wait: float, peak: float | None) -> None:
+def _say(trainer: AnyTrainer, totals: Totals, took: float, wait: float, peak: float | None) -> None:
     steps = trainer.settings.steps
     if trainer.step != steps and trainer.step % SAY_EVERY:
         return
@@ -129,7 +149,7 @@ def _profiler(settings: Settings) -> Any:
     return OnDemand(settings.profile_to)
 
 
-def _finish(run: Run, trainer: Trainer, rescue: Rescue) -> None:
+def _finish(run: Run, trainer: AnyTrainer, rescue: Rescue) -> None:
     """Say how the run ended, on rank 0: one line of JSON."""
     if run.rank != 0:
         return

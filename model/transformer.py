@@ -65,6 +65,9 @@ class EncoderDecoder(nn.Module):
         #: RoPE bases: those of the configuration, until a stage of the curriculum changes them.
         self.encoder_theta, self.decoder_theta = config.encoder_theta, config.decoder_theta
         self.slice: Slice = WHOLE  #: which positions this rank computes
+        #: Run stems without media as well, so that all ranks of a sharded gang agree on what has a
+        #: gradient; adds zero.
+        self.stems_always = False
         self.recompute = False  #: compute a block's activations again in backward, keep none
         d, epsilon = config.d_model, config.norm_epsilon
         self.embedding = nn.Embedding(config.vocabulary, d)
@@ -128,6 +131,8 @@ class EncoderDecoder(nn.Module):
             if pieces is not None:
                 rows = stem(pieces.rows, pieces.places).to(x.dtype)
                 x = x.flatten(0, 1).index_copy(0, pieces.at, rows).view(shape)
+            elif self.stems_always:
+                x = x + 0.0 * stem.nothing().sum()
         out: Tensor = x + self.kind(prompt.kinds)
         return out
 
@@ -145,15 +150,17 @@ def build(config: ModelConfig, seed: int) -> EncoderDecoder:
 @torch.no_grad()
 def initialise(model: EncoderDecoder, seed: int) -> None:
     """Draw every parameter anew, in the order of their names in the model."""
-    config = model.config
     generator = torch.Generator().manual_seed(seed)
-    depth = config.encoder_layers + config.decoder_layers
     for name, parameter in model.named_parameters():
-        if parameter.dim() == 1:
-            parameter.fill_(1.0)
-            continue
-        looked_up = name.startswith(("embedding.", "kind."))
-        deviation = (config.d_model if looked_up else parameter.shape[1]) ** -0.5
-        if name.endswith(("out.weight", "down.weight")):  # what adds to the residual stream
-            deviation *= depth**-0.5
-        parameter.normal_(0.0, deviation, generator=generator)
+        parameter.copy_(draw(name, parameter.shape, model.config, generator))
+
+
+def draw(name: str, shape: torch.Size, config: ModelConfig, generator: torch.Generator) -> Tensor:
+    """Return the first value of a parameter, on the CPU: normal for matrices, ones for norms."""
+    if len(shape) == 1:
+        return torch.ones(shape)
+    looked_up = name.startswith(("embedding.", "kind."))
+    deviation = (config.d_model if looked_up else shape[1]) ** -0.5
+    if name.endswith(("out.weight", "down.weight")):  # what adds to the residual stream
+        deviation *= (config.encoder_layers + config.decoder_layers) ** -0.5
+    return torch.empty(shape).normal_(0.0, deviation, generator=generator)
