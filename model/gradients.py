@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-_TAIL = 3  # loss, predicted tokens, positions
+_TAIL = 4  # loss, predicted tokens, positions, norm of the weights
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Totals:
     predicted: int  #: tokens the loss was taken over
     positions: int  #: positions computed, encoder and decoder together, without padding
     norm: float  #: of the gradient of the mean loss, before it was clipped
+    weights: float  #: norm of the weights that the loss was taken at, mean over the ranks
 
 
 class GradientBuffer:
@@ -52,11 +53,21 @@ class GradientBuffer:
         Backward must have run on the *sum* of this rank's token losses: the mean is taken here,
         once, so that a rank with longer answers counts for more, as it does with one rank.
         """
-        self._flat[-_TAIL:] = torch.tensor([loss_sum, float(predicted), float(positions)])
+        weights = weights_norm([parameter for parameter, _ in self._views])
+        tail = [loss_sum, float(predicted), float(positions), weights]
+        self._flat[-_TAIL:] = torch.tensor(tail)
+        ranks = 1
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(self._flat)
-        loss, count, everywhere = self._flat[-_TAIL:].tolist()
+            ranks = torch.distributed.get_world_size()
+        loss, count, everywhere, weights = self._flat[-_TAIL:].tolist()
         gradients = self._flat[:-_TAIL]
         norm = float(gradients.norm()) / count
         gradients.mul_(min(1.0, norm_max / max(norm, 1e-12)) / count)
-        return Totals(loss / count, int(count), int(everywhere), norm)
+        return Totals(loss / count, int(count), int(everywhere), norm, weights / ranks)
+
+
+@torch.no_grad()
+def weights_norm(parameters: Sequence[nn.Parameter]) -> float:
+    """Return the norm of all weights of this rank."""
+    return float(torch.stack(torch._foreach_norm(list(parameters))).norm())

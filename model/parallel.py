@@ -11,6 +11,7 @@ their gradients add up. Embeddings and head are not tensor parallel; FSDP2 shard
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -167,17 +168,16 @@ def like(whole: Tensor, parameter: DTensor) -> DTensor:
     return same.redistribute(mesh, parameter.placements)
 
 
-def norm(gradients: list[Tensor], world: int) -> Tensor:
-    """Return the norm of gradients that are split in different ways; one all-reduce."""
-    total = torch.zeros((), device=gradients[0].device)
-    for gradient in gradients:
-        copies = world
-        local = gradient
-        if isinstance(gradient, DTensor):
-            local = gradient.to_local()
-            for size, placement in zip(
-                gradient.device_mesh.shape, gradient.placements, strict=True
-            ):
+@torch.no_grad()
+def norm(tensors: Sequence[Tensor], world: int) -> Tensor:
+    """Return the norm of tensors that are split in different ways; one all-reduce."""
+    total = torch.zeros((), device=tensors[0].device)
+    for tensor in tensors:
+        copies, local = world, tensor
+        if isinstance(tensor, DTensor):
+            local = tensor.to_local()
+            shape = tensor.device_mesh.shape
+            for size, placement in zip(shape, tensor.placements, strict=True):
                 copies //= 1 if placement.is_replicate() else int(size)
         total += local.float().square().sum() / copies
     torch.distributed.all_reduce(total)

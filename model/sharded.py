@@ -48,7 +48,8 @@ class ShardedTrainer(Course):
     def __init__(self, settings: Settings, degrees: Degrees, device: str = "cpu") -> None:
         """Split the model over the process group. Raises UserError if it does not divide."""
         super().__init__(settings)
-        degrees.check(settings.config, torch.distributed.get_world_size())
+        self._world = torch.distributed.get_world_size()
+        degrees.check(settings.config, self._world)
         self.where = Spread.of(degrees, device)
         self._device = device
         with torch.device("cpu" if settings.config.tied else "meta"):  # tied weights stay tied
@@ -80,8 +81,9 @@ class ShardedTrainer(Course):
         predicted, positions = int(counted[0]), int(counted[1])
         loss = self._loss(batch) / predicted
         loss.backward()  # type: ignore[no-untyped-call]
+        weights = float(parallel.norm(list(self.model.parameters()), self._world))
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        norm = float(parallel.norm(gradients, torch.distributed.get_world_size()))
+        norm = float(parallel.norm(gradients, self._world))
         for gradient in gradients:
             gradient.mul_(min(1.0, self.settings.clip / max(norm, 1e-12)))
         self.optimizer.step(number, self.settings.learning_rate_at(number))
@@ -90,7 +92,7 @@ class ShardedTrainer(Course):
         whole = loss.detach().clone()
         torch.distributed.all_reduce(whole, group=self.where.shard.get_group())
         self.flops = self.count_flops(batch)
-        totals = Totals(float(whole), predicted, positions, norm)
+        totals = Totals(float(whole), predicted, positions, norm, weights)
         self.completed(number, totals.loss, positions)
         return totals
 

@@ -55,7 +55,7 @@ def train(settings: Settings) -> None:
         trainer.resume(run)
     rescue = Rescue(run, trainer)
     try:
-        _steps(run, trainer, rescue)
+        run_steps(run, trainer, rescue)
     finally:
         trainer.loader.close()
     _finish(run, trainer, rescue)
@@ -85,7 +85,8 @@ def _trainer(settings: Settings, run: Run) -> AnyTrainer:
     return Trainer(settings, Place(run.rank, run.world_size))
 
 
-def _steps(run: Run, trainer: AnyTrainer, rescue: Rescue) -> None:
+def run_steps(run: Run, trainer: AnyTrainer, rescue: Rescue) -> None:
+    """Train from where the trainer stands to the last step, rolling back what is spoiled."""
     settings = trainer.settings
     profile = _profiler(settings)
     peak = _peak(settings)
@@ -97,10 +98,11 @@ def _steps(run: Run, trainer: AnyTrainer, rescue: Rescue) -> None:
             totals = trainer.advance()
         took = time.monotonic() - started
         run.heartbeat(trainer.step, loss=totals.loss, tokens_per_second=totals.positions / took)
-        spoiled = trainer.sentinel.judge(totals.loss, totals.norm) if settings.guard else None
-        if spoiled is not None:
-            rescue.back(spoiled)
-            continue
+        if settings.guard:
+            spoiled = trainer.sentinel.judge(totals.loss, totals.norm, totals.weights)
+            if spoiled is not None:
+                rescue.back(spoiled)
+                continue
         if run.rank == 0:
             wait = (trainer.loader.waited_s - waited) / took
             _say(trainer, totals, took, wait, peak)

@@ -151,3 +151,53 @@ def test_the_gradient_is_clipped_to_its_highest_norm() -> None:
         grown.append(sum(float(gradient.norm()) ** 2 for gradient in gradients))
     assert grown[0] ** 0.5 == pytest.approx(norms[0], rel=1e-4)
     assert grown[1] ** 0.5 == pytest.approx(0.001, rel=1e-4)
+
+
+STAGES = """
+[[stage]]
+name = "see"
+steps = 3
+batch = 4
+mixture = { pictures = 0.8, names = 0.2 }
+subset = "food"
+
+[[stage]]
+name = "hear"
+steps = 3
+batch = 3
+mixture = { numbers = 0.5, motions = 0.5 }
+learning_rate = 0.002
+
+[[stage]]
+name = "remember"
+steps = 2
+batch = 2
+mixture = { passkeys = 1.0 }
+prompt_max = 160
+passkey_lengths = [80, 160]
+rope_base = 80000.0
+"""
+
+
+def staged(folder: Path) -> Settings:
+    path = folder / "stages.toml"
+    path.write_text(STAGES)
+    return parse(["--preset", "demo", "--curriculum", str(path)])
+
+
+def test_every_stage_can_be_resumed_in_its_middle_and_at_its_ends(tmp_path: Path) -> None:
+    wanted = staged(tmp_path)
+    whole = Trainer(wanted, Place())
+    saved = {}
+    while whole.step < wanted.steps:
+        whole.advance()
+        saved[whole.step] = (copy.deepcopy(whole.state()), whole.attestation())
+    for step in (1, 3, 4, 6, 7):  # 3 and 6 end a stage
+        resumed = Trainer(wanted, Place())
+        resumed.load(saved[step][0])
+        assert resumed.attestation() == saved[step][1]
+        while resumed.step < wanted.steps:
+            resumed.advance()
+        assert equal(resumed.state()["model"], whole.state()["model"]), step
+        assert equal(resumed.state()["optimizer"], whole.state()["optimizer"]), step
+    assert whole.model.encoder_theta == 80_000.0
