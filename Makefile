@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.holdfast-stamp
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: setup demo test check format bench bench-recovery fuzz soak test-fleet clean
+.PHONY: setup demo test check format bench bench-model bench-recovery fuzz soak test-fleet clean
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -59,6 +59,10 @@ bench-recovery: setup
 	$(PEERS)/nvrx/bin/python -m pip install --quiet --no-deps nvidia-resiliency-ext==0.4.1 $(NVRX)
 	BENCH_NVRX_PYTHON=$(PEERS)/nvrx/bin/python $(BIN)/python -m bench.recovery \
 	  --systems holdfast,torchrun,nvrx --rounds 5
+# Training speed of `tiny` beside Hugging Face's T5; only this target installs transformers.
+bench-model: setup
+	$(PIP) transformers==5.24.0
+	$(BIN)/python -m bench.model
 
 check: setup
 	$(BIN)/ruff format --check .

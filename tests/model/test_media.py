@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 import soundfile
 from hypothesis import given
+from hypothesis import settings as given_settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from model.config import PRESETS
 from model.media import pictures, sound
 from model.media.medium import BadSampleError, patches
+
+unhurried = given_settings(deadline=None)  # the machine may be busy
 
 CONFIG = PRESETS["demo"]  # patches of 8, tiles of 64 pixels
 
@@ -42,6 +45,7 @@ def wav_that_says(rate: int) -> bytes:
     return buffer.getvalue()
 
 
+@unhurried
 @given(st.integers(1, 400), st.integers(1, 400))
 def test_a_picture_of_any_size_becomes_whole_patches(height: int, width: int) -> None:
     media = pictures.images(np.zeros((height, width, 3), np.uint8), CONFIG)

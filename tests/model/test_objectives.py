@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from hypothesis import given
+from hypothesis import settings as given_settings
 from hypothesis import strategies as st
 
 from model import tokenizer
@@ -15,6 +16,8 @@ from model.data.samples import Form, Sample, sample
 from model.data.sources.motions import MOTIONS, Motions
 from model.data.sources.numbers import Numbers, clips
 from model.media.medium import BadSampleError
+
+unhurried = given_settings(deadline=None)  # the machine may be busy
 
 RANKS = tokenizer.load()
 FORM = Form(PRESETS["tiny"], RANKS, prompt_max=256)
@@ -39,6 +42,7 @@ def put_together(made: Sample) -> list[int]:
     return whole
 
 
+@unhurried
 @given(
     st.integers(2, 250),
     st.floats(0.05, 0.6),
@@ -56,6 +60,7 @@ def test_hidden_spans_and_what_shows_make_the_text(
     assert 1 <= length - len(shown) <= max(1, round(rate * length))
 
 
+@unhurried
 @given(st.integers(2, 200), st.integers(0, 2**32 - 1))
 def test_a_prefix_and_its_rest_make_the_text(length: int, seed: int) -> None:
     roomy = Form(FORM.config, RANKS, prompt_max=256, answer_max=256)
@@ -74,6 +79,7 @@ def test_a_long_text_is_cut_to_the_context_of_the_stage(objective: str) -> None:
     assert 0 < len(made.answer) <= FORM.answer_max
 
 
+@unhurried
 @given(st.integers(40, 256), st.floats(0.0, 1.0), st.integers(0, 2**32 - 1))
 def test_a_pass_key_lies_where_it_should(length: int, depth: float, seed: int) -> None:
     made = objectives.passkey(FORM, length, depth, np.random.default_rng(seed))

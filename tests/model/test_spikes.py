@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given
+from hypothesis import settings as given_settings
 from hypothesis import strategies as st
 
 from model.data.loader import Want
@@ -24,6 +25,8 @@ from model.train import run_steps
 from model.trainer import Place, Trainer
 from orchestrator.errors import PermanentError
 from orchestrator.runtime import training
+
+unhurried = given_settings(deadline=None)  # the machine may be busy
 
 
 def falling(seed: int, noise: float, steps: int = 150) -> list[float]:
@@ -40,11 +43,13 @@ def verdicts(losses: list[float], norm: float = 1.0) -> list[Spoiled | None]:
     return [sentinel.judge(loss, norm, 100.0) for loss in losses]
 
 
+@unhurried
 @given(st.integers(0, 10_000), st.floats(0.0, 0.08))
 def test_noise_is_no_spike(seed: int, noise: float) -> None:
     assert not any(verdicts(falling(seed, noise)))
 
 
+@unhurried
 @given(st.integers(0, 10_000), st.integers(FEWEST + 1, 149))
 def test_a_loss_far_above_its_level_is_one_at_once(seed: int, at: int) -> None:
     losses = falling(seed, 0.03)
