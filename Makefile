@@ -59,6 +59,7 @@ bench-recovery: setup
 	$(PEERS)/nvrx/bin/python -m pip install --quiet --no-deps nvidia-resiliency-ext==0.4.1 $(NVRX)
 	BENCH_NVRX_PYTHON=$(PEERS)/nvrx/bin/python $(BIN)/python -m bench.recovery \
 	  --systems holdfast,torchrun,nvrx --rounds 5
+
 # Training speed of `tiny` beside Hugging Face's T5; only this target installs transformers.
 bench-model: setup
 	$(PIP) transformers==5.24.0
