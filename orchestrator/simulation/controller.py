@@ -27,6 +27,7 @@ from orchestrator.ledger.memory import MemoryLedger
 from orchestrator.simulation.agenda import Agenda, Event, moment, second
 from orchestrator.simulation.eyes import SimEyes
 from orchestrator.simulation.hands import SimHands
+from orchestrator.simulation.truth import Doing
 from orchestrator.simulation.world import World
 
 LEASE = timedelta(days=3650)  #: leases are the daemon's business; a killed holder is surely dead
@@ -340,6 +341,8 @@ class Controller:
 
     def _near(self, messages: Iterable[Message]) -> set[ClusterName]:
         """Name the clusters near which something may be decided in this tick."""
+        if any(books.doing is Doing.SHORT for books in self.world.books.values()):
+            return set(self.world.clusters)  # a job may go anywhere
         near: set[ClusterName] = set(self._busy)
         for message in messages:
             if isinstance(message, Bell):

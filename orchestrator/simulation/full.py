@@ -33,6 +33,7 @@ EPOCH = BEGIN.timestamp()
 RANKS_TAKE = (1.0, 3.0)  #: seconds from StartRanks to the first step
 ENDING_TAKES = 0.4  #: seconds from EndRanks to RanksGone
 CONFIRM_EVERY = 2.0
+STILL = 90.0  #: the same, wherever everybody is: longer than every limit of the machine's own
 CALM = 4.0  #: seconds in which nothing changes before the gang's clock may stand
 STAGES = (Stage.RUNNING, Stage.STANDBY, Stage.REVOKED, Stage.FINISHED, Stage.FAILED, Stage.IDLE)
 RACES = 0.1  #: share of commits that are written without looking who rules
@@ -212,7 +213,8 @@ class FullGang:
         while self._queue and self._queue[0][0] <= self.time + 1e-9:
             _, _, act = heapq.heappop(self._queue)
             act()
-        if self.time - self._calm_since >= CALM and self._may_stand():
+        calm = self.time - self._calm_since
+        if (calm >= CALM and self._may_stand()) or (calm >= STILL and not self._pends()):
             self._awake = False
             return
         self._schedule()
@@ -241,6 +243,17 @@ class FullGang:
         grants = {g.number for node in here if (g := seats[node].machine.grant) is not None}
         hung = any(seat.hung for seat in seats.values())
         return len(grants) <= 1 and not hung and (self.training or self._over())
+
+    def _pends(self) -> bool:
+        """Say whether ranks would stop by themselves: nobody has been heard, and that has a limit."""
+        if self.spec.when_alone is not WhenAlone.STOP_AFTER:
+            return False
+        return any(
+            seat.running is not None
+            and not self.world.hears(node)
+            and not self.world.writes(node, self.run[0])
+            for node, seat in self.seats.items()
+        )
 
     def _over(self) -> bool:
         final = (Stage.FINISHED, Stage.FAILED, Stage.REVOKED)
