@@ -256,8 +256,8 @@ class JobFile(Strict):
     )
     budget: dict[Cause, Annotated[int, Field(ge=0)]] = Field(
         default_factory=dict,
-        description="new generations per attempt for each cause, in all (`generations`, 50), and "
-        "launches (`attempts`, 10)",
+        description="new generations in a row without a new checkpoint, for each cause and in all "
+        "(`generations`, 50); launches in a row that commit nothing (`attempts`, 10)",
     )
     env: Annotated[dict[str, str], BeforeValidator(_variables)] = Field(
         default_factory=dict, description="environment variables"

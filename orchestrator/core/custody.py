@@ -258,4 +258,10 @@ def _patience(look: Look, node: Node, step: RepairStep, tries: list[datetime]) -
         failed = sum(moment >= node.since for moment in tries)
         doublings: int = 1 << max(0, min(failed - 1, RETRY_DOUBLINGS))
         return look.policy.look_every * RETRY_LOOKS * doublings
-    return look.policy.repair_wait
+    match step:
+        case RepairStep.RESET | RepairStep.REBOOT:
+            return look.policy.repair_wait
+        case RepairStep.REPROVISION:
+            return look.policy.reprovision_wait
+        case RepairStep.REPLACE:
+            return look.policy.replace_wait

@@ -319,13 +319,15 @@ def _kept(fleet: Fleet, attempts: tuple[Attempt, ...]) -> tuple[Attempt, ...]:
 
 
 def _counted(fleet: Fleet, decision: MoveAttempt) -> Fleet:
-    """Count failures that are alike: same fingerprint, nothing committed in between."""
+    """Count failures with nothing committed in between, and those that have one fingerprint."""
     if decision.outcome is not Outcome.FAILED:
         return fleet
     job = fleet.jobs[decision.job]
-    same = (job.fingerprint, job.commits) == (decision.fingerprint, decision.commits)
+    stands = job.commits == decision.commits
+    same = stands and job.fingerprint == decision.fingerprint
     job = replace(
         job,
+        fruitless=job.fruitless + 1 if stands else 1,
         fingerprint=decision.fingerprint,
         commits=decision.commits,
         alike=job.alike + 1 if same and job.alike else 1,

@@ -1,7 +1,8 @@
 """Who must leave a running gang, and who may: evidence, shared causes and the breaker.
 
 An eviction needs an explicit hardware fault or two channels, told lately; it counts against the
-hours of cohort, cluster and fleet, and their shares of nodes held back. Many suspects at once
+hours of cohort, cluster and fleet, and their shares of nodes held back. Without an explicit fault a
+node whose gang trains stays until somebody can take its place. Many suspects at once
 without an explicit fault have a cause in common (a switch, a bad release of the checks): nobody is
 evicted, people are told. A group that is named again and again while no node shows a fault may be
 taken out as a whole and checked. The breaker stops evictions, it never stops a gang from resuming.
@@ -15,7 +16,7 @@ from datetime import datetime
 from orchestrator.core.custody import hold_back, no_room, shared_from
 from orchestrator.core.decisions import MoveNode
 from orchestrator.core.enact import cohort_subject
-from orchestrator.core.gang import live
+from orchestrator.core.gang import live, read_gang
 from orchestrator.core.history import ACCUSED, UNSEEN
 from orchestrator.core.jobs import Attempt
 from orchestrator.core.judge import LIKELY, Judgement, conclude
@@ -24,6 +25,7 @@ from orchestrator.core.nodes import Node, NodeState
 from orchestrator.core.observations import Accused
 from orchestrator.core.placement import spares
 from orchestrator.core.verdicts import Verdict
+from orchestrator.runtime.reports import Stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,7 @@ def evict_unfit(look: Look, attempt: Attempt) -> None:
         return
     condemned = weigh(look, attempt).condemned
     for node, judgement in condemned:
-        if refusal(look, node) is None:
+        if stays(look, attempt, node, judgement) is None and refusal(look, node) is None:
             instead = _replacement(look, attempt, node)
             reason = f"from {attempt.job}: {judgement.words}; {instead}"
             hold_back(look, node, judgement, reason, counts="eviction")
@@ -91,6 +93,25 @@ def refusal(look: Look, node: Node, more: int = 1) -> str | None:
         if look.exhausted(used, max(1, most) - (more - 1), HOUR):
             return f"{len(used)} evictions on {where} within the hour"
     return no_room(look, node, more)
+
+
+def stays(look: Look, attempt: Attempt, node: Node, judgement: Judgement) -> str | None:
+    """Return why a condemned node is left where it is for now; None if nothing speaks for it.
+
+    Evidence of two channels says that a node is bad, not that nothing can run on it. While its gang
+    trains and nobody could take its place, to evict it would stop a job that makes progress.
+    """
+    if judgement.explicit or node.state is not NodeState.IN_USE:
+        return None
+    spec, gang = look.job(attempt.job).spec, read_gang(look, attempt)
+    others = len(look.seats(attempt)) - 1 + len(spares(look, attempt.cluster, spec))
+    if others >= spec.nodes_min:
+        return None
+    ranks = [gang.reports.get(name) for name in gang.members]
+    trains = bool(ranks) and all(one is not None and one.stage is Stage.RUNNING for one in ranks)
+    if not trains or node.name not in gang.members or gang.missed:
+        return None
+    return "its gang trains on and nobody can take its place"
 
 
 def suspects(look: Look, attempt: Attempt) -> tuple[Node, ...]:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from orchestrator.core.custody import shared_with, waits_for_fleet
 from orchestrator.core.decisions import CloseIncident, OpenIncident
-from orchestrator.core.eviction import refusal, weigh
+from orchestrator.core.eviction import refusal, stays, weigh
 from orchestrator.core.fleet import Cluster
 from orchestrator.core.gang import live, read_gang
 from orchestrator.core.jobs import OVER, Attempt, Job, JobState, Outcome
@@ -159,6 +159,10 @@ def _of_attempt(look: Look, attempt: Attempt) -> Iterator[Wrong]:
     if weighed.shared is not None:
         yield Page.SHARED_CAUSE, attempt.job, weighed.shared
     for node, judgement in weighed.condemned:
+        kept = stays(look, attempt, node, judgement)
+        if kept is not None:
+            yield Page.NO_SPARE, attempt.job, f"{node.name}: {judgement.words}; {kept}"
+            break
         refused = refusal(look, node)
         if refused is not None:
             yield Page.EVICTION_LIMIT, attempt.cluster, f"{node.name}: {judgement.words}; {refused}"

@@ -86,6 +86,7 @@ class Job:
     fingerprint: str = ""  #: of the failure that ended the last failed attempt
     commits: int = 0  #: how many commits counted then
     alike: int = 0  #: attempts in a row that failed so, with nothing committed in between
+    fruitless: int = 0  #: attempts in a row that failed somehow, with nothing committed in between
 
     @property
     def signature(self) -> str:

@@ -152,6 +152,6 @@ def _speaks(finding: Finding, policy: Policy) -> bool:
     return accuses(finding) and not silenced and not symptom
 
 
-def _gravity(finding: Finding) -> tuple[bool, bool, tuple[str, str]]:
+def _gravity(finding: Finding) -> tuple[bool, bool, tuple[str, str, str]]:
     critical = finding.severity is Severity.CRITICAL
     return (not critical, finding.fault is not FaultClass.HARDWARE, finding.key)

@@ -73,7 +73,9 @@ class Policy:
     agent_starts_max: int = 5  #: per node and attempt within `agent_starts_window`
     agent_starts_window: timedelta = timedelta(minutes=10)
     sweep_after: timedelta = timedelta(seconds=5)  #: agent silent, node reachable: sweep it
-    repair_wait: timedelta = timedelta(minutes=10)  #: for a node to come back from a repair
+    repair_wait: timedelta = timedelta(minutes=10)  #: to come back from a reset or reboot
+    reprovision_wait: timedelta = timedelta(hours=1)  #: to come back installed anew
+    replace_wait: timedelta = timedelta(days=3)  #: for the provider to bring another machine
     restarts_window: timedelta = timedelta(minutes=10)  #: a gang's own repair is told that long
     suspicion_min: timedelta = timedelta(seconds=10)  #: a stall suspected that long is told
     intent_limit: timedelta = timedelta(seconds=60)  #: an intent without outcome is then looked at

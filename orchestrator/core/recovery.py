@@ -257,7 +257,8 @@ def _again_or_never(look: Look, job: Job, last: Attempt | None) -> None:
     elif job.alike >= ALIKE_MAX:
         words = f"{job.alike} attempts in a row failed alike with nothing committed in between"
         look.do(MoveJob(job.name, J.FAILED, f"{words}: {last.reason}"))
-    elif job.attempts >= job.spec.attempts_max:
-        look.do(MoveJob(job.name, J.FAILED, f"{job.attempts} attempts are spent: {last.reason}"))
+    elif job.fruitless >= job.spec.attempts_max:
+        words = f"{job.fruitless} attempts in a row committed nothing"
+        look.do(MoveJob(job.name, J.FAILED, f"{words}: {last.reason}"))
     else:
         look.do(MoveJob(job.name, J.PENDING, last.reason))

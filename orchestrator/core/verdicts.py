@@ -63,9 +63,9 @@ class Finding:
     told_at: datetime | None = None  #: when we were told last, on the controller's clock
 
     @property
-    def key(self) -> tuple[str, str]:
-        """What a newer finding of the same check replaces."""
-        return (self.check, self.component)
+    def key(self) -> tuple[str, str, str]:
+        """What a newer finding of the same check, told through the same channel, replaces."""
+        return (self.check, self.component, self.channel)
 
     @property
     def detector(self) -> str:

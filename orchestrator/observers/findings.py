@@ -39,7 +39,7 @@ def parse(body: Mapping[str, Any]) -> Finding | None:
 
 def parse_all(bodies: Iterable[Any]) -> tuple[Finding, ...]:
     """Return what can be read, newest per key, sorted by key."""
-    found: dict[tuple[str, str], Finding] = {}
+    found: dict[tuple[str, str, str], Finding] = {}
     for number, body in enumerate(bodies):
         if number >= FINDINGS_MAX:
             break

@@ -280,12 +280,19 @@ class Lineage:
         newer = [commit for commit in self.commits if commit.seq > since.seq]
         return newer[-1] if newer else self.commit(since.resume)
 
-    def ended(self, cause: Cause) -> int:
-        """Count the generations of this attempt that were formed for `cause`."""
+    def fruitless(self) -> tuple[Generation, ...]:
+        """Return this attempt's generations since a commit last reached a step that was new.
+
+        Retry budgets are kept on these: a run of months may fail as often as it likes while it gets
+        on, and one that repeats itself ends.
+        """
         if self.fence is None:
-            return 0
-        mine = (g for g in self.generations if g.under == self.fence.seq)
-        return sum(1 for generation in mine if generation.because.cause is cause)
+            return ()
+        since, reached = self.fence.seq, -1
+        for commit in self.commits:
+            if commit.step > reached:
+                since, reached = max(since, commit.seq), commit.step
+        return tuple(one for one in self.generations if one.seq > since)
 
 
 def choose_resume(lineage: Lineage, because: Because) -> tuple[int | None, str]:

@@ -87,12 +87,19 @@ def is_plain(trouble: Trouble) -> bool:
 
 
 def spent(lineage: Lineage, grant: Grant, because: Because, number: int) -> str | None:
-    """Return which budget a next generation would exceed; None if there is enough."""
-    if number > grant.generations_max:
-        return f"all {grant.generations_max} generations of the attempt are spent"
+    """Return which budget a next generation would exceed; None if there is enough.
+
+    `number` is the one it would have in its attempt; without a register nothing shows progress, and
+    all of them count.
+    """
+    mine = lineage.fruitless()
+    count = number - 1 if lineage.fence is None else len(mine)
+    if count >= grant.generations_max:
+        return f"{count} generations in a row reached no new checkpoint"
     budget = grant.budget.get(because.cause.value)
-    if budget is not None and lineage.ended(because.cause) >= budget:
-        return f"the budget of {budget} generations for {because.cause.value} is spent"
+    alike = sum(one.because.cause is because.cause for one in mine)
+    if budget is not None and alike >= budget:
+        return f"{alike} generations for {because.cause.value} in a row reached no new checkpoint"
     return None
 
 

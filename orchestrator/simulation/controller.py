@@ -31,6 +31,8 @@ from orchestrator.simulation.truth import Doing
 from orchestrator.simulation.world import World
 
 LEASE = timedelta(days=3650)  #: leases are the daemon's business; a killed holder is surely dead
+#: While a job stands like this, any cluster may be decided about.
+STANDING = frozenset({Doing.STARTING, Doing.RESTARTING, Doing.SHORT})
 
 
 class KilledError(BaseException):
@@ -341,9 +343,10 @@ class Controller:
 
     def _near(self, messages: Iterable[Message]) -> set[ClusterName]:
         """Name the clusters near which something may be decided in this tick."""
-        if any(books.doing is Doing.SHORT for books in self.world.books.values()):
+        if any(books.doing in STANDING for books in self.world.books.values()):
             return set(self.world.clusters)  # a job may go anywhere
         near: set[ClusterName] = set(self._busy)
+        near.update(machine.cluster for machine in self.world.machines.values() if machine.faults)
         for message in messages:
             if isinstance(message, Bell):
                 continue

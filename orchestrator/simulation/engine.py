@@ -83,6 +83,9 @@ class Outages:
         start = self.world.now if books.doing is Doing.TRAINING else books.since
         self.open.setdefault(run[0], Outage(run[0], start, words))
 
+    def left_alone(self, node: NodeName, run: Run) -> None:
+        """Nothing: `ranks_stopped` tells it."""
+
     def resumed(self, run: Run, work: float) -> None:
         """See training go on."""
         outage = self.open.pop(run[0], None)

@@ -158,16 +158,22 @@ class SimEyes:
                 return [self._read(job) for job in registers if job in fleet.jobs]
 
     def refresh(self, clusters: Iterable[ClusterName], fleet: Fleet) -> list[Observation]:
-        """Probe the idle nodes of some clusters whose last probe is a rhythm ago."""
+        """Probe nodes of some clusters whose last probe is a rhythm ago.
+
+        Idle ones, because an old answer seats nobody; and those with a fault that shows, because an
+        old finding evicts nobody.
+        """
         every = self.policy.probe_every.total_seconds()
         seen: list[Observation] = []
         for cluster in clusters:
             for name in self.world.clusters[cluster]:
                 node = fleet.nodes.get(name)
-                if node is None or node.state not in IDLE:
+                if node is None or self.world.now - self.probed.get(name, -math.inf) < every:
                     continue
-                if self.world.now - self.probed.get(name, -math.inf) >= every:
+                if node.state in IDLE:
                     seen.extend(self._probe(name, fleet))
+                elif self.world.machines[name].symptoms(self.world.now):
+                    seen.extend(self._retell(name))
         return seen
 
     # --- one look each ----------------------------------------------------------------------------
@@ -207,6 +213,14 @@ class SimEyes:
             self.looked[node], self.probed[node] = looks, now
             findings = self._findings(machine)
             yield Probed(node, moment(self._at(now)), machine.boot_id, findings, complete=True)
+
+    def _retell(self, node: NodeName) -> Iterator[Observation]:
+        """Return what the checks beside a live agent say once more."""
+        machine, now = self.world.machines[node], self.world.now
+        if machine.reachable and machine.agents:
+            self.probed[node] = now
+            at = moment(self._at(now))
+            yield Probed(node, at, machine.boot_id, self._findings(machine), complete=True)
 
     def _last_answer(self, node: NodeName, run: Run) -> Iterator[Observation]:
         """Return the answer that the last bell before the change would have brought."""

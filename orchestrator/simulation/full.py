@@ -216,6 +216,7 @@ class FullGang:
         calm = self.time - self._calm_since
         if (calm >= CALM and self._may_stand()) or (calm >= STILL and not self._pends()):
             self._awake = False
+            self._keep_books(trains=self.training)
             return
         self._schedule()
 
@@ -245,7 +246,7 @@ class FullGang:
         return len(grants) <= 1 and not hung and (self.training or self._over())
 
     def _pends(self) -> bool:
-        """Say whether ranks would stop by themselves: nobody has been heard, and that has a limit."""
+        """Say whether ranks would stop by themselves: nobody is heard, and that has a limit."""
         if self.spec.when_alone is not WhenAlone.STOP_AFTER:
             return False
         return any(
@@ -277,12 +278,12 @@ class FullGang:
             self._carry_out(node, seat, wish)
         wake = seat.machine.wake_at
         if wake < float("inf") and (wake < seat.ticking_at or seat.ticking_at <= self.time):
-            seat.ticking_at = max(wake, self.time)
-            self._after(max(0.0, wake - self.time) + 1e-6, lambda: self._tick(node, seat))
+            seat.ticking_at = at = max(wake, self.time)
+            self._after(at - self.time + 1e-6, lambda: self._tick(node, seat, at))
         self._show(node, seat)
 
-    def _tick(self, node: NodeName, seat: Seat) -> None:
-        if self.seats.get(node) is seat:
+    def _tick(self, node: NodeName, seat: Seat, at: float) -> None:
+        if self.seats.get(node) is seat and seat.ticking_at == at:  # else another came in between
             seat.ticking_at = float("inf")
             self._feed(node, t.Tick())
 
@@ -330,6 +331,8 @@ class FullGang:
                 self._end_ranks(node, seat, why)
             case t.Tell(kind=kind, text=text):
                 seat.agent.note(kind, text, EPOCH + self.world.now)
+                if kind == "alone":
+                    self.world.left_alone(node, self.run)
 
     def _keep(self, node: NodeName, grant: Grant) -> None:
         seat = self.seats.get(node)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from orchestrator.core.decisions import LedgerOnly, MoveNode
-from orchestrator.core.nodes import NodeName
+from orchestrator.core.nodes import JobName, NodeName
 from orchestrator.core.policies import Policy
 from orchestrator.runtime.lineage import Because, Cause, Commit, Fence, Generation
 from orchestrator.simulation.agenda import HOUR
@@ -34,6 +34,7 @@ class Witness:
     strict: bool = True
     killed: list[str] = field(default_factory=list)  #: healthy gangs that were stopped
     trouble: dict[NodeName, float] = field(default_factory=dict)  #: when a node had something last
+    alone: set[JobName] = field(default_factory=set)  #: whose ranks ended as their job asked
     _evictions: dict[str, deque[float]] = field(default_factory=dict)
 
     def node_struck(self, node: NodeName) -> None:
@@ -48,6 +49,16 @@ class Witness:
         if because.cause is Cause.VERIFICATION or any(self.explains(node) for node in members):
             return
         self._broken(f"healthy ranks of {run[0]}/{run[1]} were stopped: {because}")
+
+    def left_alone(self, node: NodeName, run: Run) -> None:
+        """See an agent end its ranks, as its job asks: it must really be out of touch."""
+        job = self.world.jobs[run[0]]
+        if job.stop_after is None:
+            self._broken(f"{node} ended its ranks alone; {run[0]} does not ask for that")
+        if self.world.hears(node) and self.world.writes(node, run[0]):
+            self._broken(f"{node} ended its ranks alone, and is in touch")
+        self.alone.add(run[0])
+        self.trouble[node] = self.world.now
 
     def explains(self, node: NodeName) -> bool:
         """Say whether a node has, or had just now, something of its own."""

@@ -57,6 +57,10 @@ class Witness(Protocol):
         """See the ranks of a running generation stop."""
         ...
 
+    def left_alone(self, node: NodeName, run: Run) -> None:
+        """See an agent end its ranks because nobody was heard for as long as its job allows."""
+        ...
+
     def resumed(self, run: Run, work: float) -> None:
         """See a gang make its next step."""
         ...
@@ -162,6 +166,11 @@ class World:
         """Hear that ranks stopped for something wrong."""
         for witness in self.witnesses:
             witness.ranks_stopped(run, because)
+
+    def left_alone(self, node: NodeName, run: Run) -> None:
+        """Hear that an agent ends its ranks because it is alone."""
+        for witness in self.witnesses:
+            witness.left_alone(node, run)
 
     def resumed(self, run: Run, work: float) -> None:
         """Hear that steps are made again."""

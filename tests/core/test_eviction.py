@@ -224,3 +224,33 @@ def test_two_idle_nodes_that_look_bad_are_held_back() -> None:
         world.fault(name, check="new-check", code="")
     world.run(3)
     assert {world.states()[name] for name in ("a-1", "a-2")} == {"quarantined"}
+
+
+def two_channels(world: World, name: str) -> None:
+    """Let a node's own checks and its peers say that its network is slow."""
+    node = world.nodes[name]
+    peers = finding(channel=Channel.PEERS)
+    node.findings += [replace(one, observed_at=world.fleet.now) for one in (finding(), peers)]
+
+
+def test_a_slow_node_stays_while_its_gang_trains_and_nobody_can_take_its_place() -> None:
+    world = gang(2, spares=0)
+    two_channels(world, "a-1")
+    world.run(30)
+    assert world.states()["a-1"] == "in-use"
+    assert running(world)
+    assert ("no-spare", "train") in world.pages()
+    assert world.told("its gang trains on and nobody can take its place")
+
+
+def test_it_leaves_as_soon_as_somebody_can() -> None:
+    world = gang(2, spares=1)
+    two_channels(world, "a-1")
+    world.until(lambda w: set(w.members("train")) == {"a-2", "a-3"})
+    assert ("no-spare", "train") not in world.pages()
+
+
+def test_an_explicit_fault_does_not_wait_for_a_spare() -> None:
+    world = gang(2, spares=0)
+    world.fault("a-1")
+    world.until(lambda w: w.states()["a-1"] != "in-use")

@@ -122,7 +122,16 @@ def test_attempts_are_not_endless() -> None:
     world = started({"a": 3}, replace(TWO, attempts_max=1))
     fail(world, "a-2", fingerprint="")
     world.until(lambda w: w.job("train") == "failed")
-    assert world.told("1 attempts are spent: the gang gave up on a-2: no reason given")
+    assert world.told("1 attempts in a row committed nothing: the gang gave up on a-2")
+
+
+def test_attempts_that_commit_are_not_counted() -> None:
+    world = started({"a": 3}, replace(TWO, attempts_max=2))
+    for number in (1, 2, 3, 4):
+        world.until(partial(committed, number))
+        fail(world, world.members("train")[0], fingerprint=f"unlike the others: {number}")
+        world.until(lambda w, n=number: w.attempt("train").number > n and running(w))  # type: ignore[misc]
+    assert world.job("train") == "running"
 
 
 def test_a_gang_that_ended_only_in_part_is_tried_again() -> None:

@@ -71,7 +71,7 @@ def reasons(lineage: Lineage) -> list[str]:
 def test_an_empty_register() -> None:
     lineage = read()
     assert (lineage.attempt, lineage.ruler, lineage.latest, lineage.head) == (0, None, None, None)
-    assert lineage.ended(Cause.START) == 0
+    assert lineage.fruitless() == ()
     assert lineage.next_seq == 1
 
 
@@ -82,7 +82,7 @@ def test_a_plain_run_counts() -> None:
     assert lineage.head == commit(4, 2, 3)
     assert lineage.commit(3) == commit(3, 2)
     assert lineage.commit(None) is None
-    assert lineage.ended(Cause.START) == 1
+    assert lineage.fruitless() == ()  # it committed
     assert summary(lineage) == {
         "attempt": 1,
         "generation": 1,
@@ -127,7 +127,18 @@ def test_right_after_a_fence_there_is_no_generation_but_its_commits_stay() -> No
     assert lineage.generation == generation(2, 1)
     assert lineage.head == commit(3, 2)
     assert lineage.ruler == 4
-    assert lineage.ended(Cause.START) == 0  # of this attempt
+    assert lineage.fruitless() == ()  # of this attempt
+
+
+def test_generations_are_fruitless_until_a_commit_reaches_a_step_that_is_new() -> None:
+    first, second = generation(2, 1), generation(4, 1, 2, EXIT)
+    story: list[Record] = [fence(1, 1), first]
+    assert read(*story).fruitless() == (first,)
+    story += [commit(3, 2), second]
+    assert read(*story).fruitless() == (second,)
+    again = replace(commit(5, 4, 3), step=30)  # as far as before, and no further
+    assert read(*story, again).fruitless() == (second,)
+    assert read(*story, replace(again, step=31)).fruitless() == ()
 
 
 def test_the_head_is_where_the_last_generation_resumed_until_it_commits() -> None:

@@ -91,10 +91,13 @@ def test_budgets() -> None:
     lineage = Lineage.read([Fence(1, "f", 1, 1, 0.0), LATEST])
     hang = Because(Cause.HANG)
     assert rounds.spent(lineage, GRANT, hang, 2) is None
-    assert rounds.spent(lineage, GRANT, hang, 11) == "all 10 generations of the attempt are spent"
     second = replace(LATEST, seq=3, after=2, because=hang)
     says = rounds.spent(lineage.then(second), GRANT, hang, 3)
-    assert says == "the budget of 1 generations for hang is spent"
+    assert says == "1 generations for hang in a row reached no new checkpoint"
+    said = rounds.spent(lineage, replace(GRANT, generations_max=1), Because(Cause.GRANT), 2)
+    assert said == "1 generations in a row reached no new checkpoint"
+    lost = rounds.spent(Lineage(), GRANT, Because(Cause.GRANT), 11)  # there is no register
+    assert lost == "10 generations in a row reached no new checkpoint"
 
 
 def test_resuming_is_bounded_by_the_grant() -> None:

@@ -129,7 +129,8 @@ def _look_at_the_end(sim: Simulation, verdict: Verdict) -> None:
         if job not in fleet.jobs:
             verdict.broken.append(f"lost: {job} was submitted and is not known")
     only_control = all(strike.kind in CONTROL_PLANE for strike in verdict.plan.strikes)
-    stops = sum(books.stops for books in sim.world.books.values())
+    declared = sim.witness.alone  # their job asks for that
+    stops = sum(books.stops for job, books in sim.world.books.items() if job not in declared)
     if only_control and (stops or sim.evictions):
         verdict.broken.append(f"killed: control-plane faults alone stopped training {stops} times")
 
