@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.holdfast-stamp
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: setup demo test check format bench bench-model bench-recovery fuzz soak test-fleet clean
+.PHONY: setup demo test check format bench bench-model bench-recovery fuzz soak simulate-soak test-fleet clean
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -39,6 +39,11 @@ test-fleet: setup
 # Slow: no healthy generation is ever ended, twenty times over; two hundred random kill schedules.
 soak: setup
 	$(BIN)/python -m pytest -m soak --override-ini="testpaths=tests/soak tests/runtime" --timeout=3600
+
+# Ten thousand simulated schedules of faults, and a controller killed at every write of an incident.
+simulate-soak: setup
+	$(BIN)/python -m tests.simulation.soak --schedules 10000
+	$(BIN)/python -m pytest -m soak --override-ini=testpaths=tests/simulation -n 2
 
 # A million inputs for each parser of what nodes and programs say.
 fuzz: setup

@@ -18,7 +18,17 @@ from orchestrator.core.look import Look
 from orchestrator.core.nodes import HELD_BACK, IDLE, ClusterName, Node, NodeState
 from orchestrator.core.orders import operators
 from orchestrator.core.outlook import burn_in
-from orchestrator.core.repair import DOING, DONE, Need, can, fleet_spent, need, rung, spent
+from orchestrator.core.repair import (
+    DOING,
+    DONE,
+    Need,
+    can,
+    fleet_spent,
+    need,
+    refusals,
+    rung,
+    spent,
+)
 from orchestrator.core.trust import trial_length, trusted
 from orchestrator.core.verdicts import Verdict
 
@@ -216,7 +226,10 @@ def _repairing(look: Look, node: Node) -> None:
     if tried and not look.due(tries[-1] + _patience(look, node, step, tries)):
         return
     if spent(look, node, step) or not can(look, node, step):
-        reason = f"{len(tries)} {DONE[step]} within a day did not bring it back"
+        refused = len(refusals(look, node, step))
+        reason = f"{len(tries) - refused} {DONE[step]} within a day did not bring it back"
+        if refused:
+            reason += f", and its provider refused {refused}"
         look.do(MoveNode(node.name, S.REPAIRING, S.QUARANTINED, reason))
         return
     if not fleet_spent(look):

@@ -333,7 +333,7 @@ class Settled:
     at: datetime
     ok: bool
     text: str
-    changed: dict[str, str] = field(default_factory=dict)
+    passing: bool = False  #: it failed for a reason that passes by itself, and did nothing
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,6 +60,7 @@ from orchestrator.core.nodes import (
     Former,
     JobName,
     Node,
+    NodeName,
     NodeState,
     ProviderName,
     UnlawfulMoveError,
@@ -155,7 +156,7 @@ def _changed(fleet: Fleet, decision: NodeDecision, at: datetime) -> Node:
                 raise UnlawfulMoveError(seen.node, known.state, NodeState.BURN_IN)
             return _enlisted(decision, at)
         case Renew(node=name):
-            return _renewed(fleet.nodes[name], decision, at)
+            return _renewed(fleet.nodes[name], decision, at, _history_until(fleet, name))
         case MoveNode(node=name):
             return _moved(fleet.nodes[name], decision, at)
         case EndTrial(node=name):
@@ -180,7 +181,19 @@ def _enlisted(decision: Enlist, at: datetime) -> Node:
     )
 
 
-def _renewed(node: Node, decision: Renew, at: datetime) -> Node:
+def _history_until(fleet: Fleet, name: NodeName) -> datetime | None:
+    """Return the moment up to which findings are of the machine before the one now listed.
+
+    A listing may show the new machine before it has said a word: what we know was found on the old
+    one. Once it has told a boot of its own, `assess` has dropped the older findings.
+    """
+    belief, since = fleet.beliefs.nodes.get(name), fleet.nodes[name].since
+    if belief is None or (belief.booted_at is not None and belief.booted_at > since):
+        return None
+    return max((finding.observed_at for finding in belief.findings), default=None)
+
+
+def _renewed(node: Node, decision: Renew, at: datetime, history_until: datetime | None) -> Node:
     """Enter another machine under a name where nothing runs, or describe the same one anew."""
     if not decision.fresh:
         swapped = _swapped(node.machine.serials, decision.machine.serials)
@@ -199,7 +212,7 @@ def _renewed(node: Node, decision: Renew, at: datetime) -> Node:
         reason=decision.reason,
         incarnation=node.incarnation + 1,
         cordon=node.cordon or decision.cordon,  # a person's word about this name goes on
-        pardoned_at=None,
+        pardoned_at=history_until,
         trial_since=None,
         accepted_at=None,
         served=timedelta(0),

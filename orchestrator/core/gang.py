@@ -73,6 +73,19 @@ def _unheard(look: Look, attempt: Attempt) -> list[Node]:
     ]
 
 
+def vouched(look: Look, attempt: Attempt) -> frozenset[NodeName]:
+    """Return the members that their own gang hears: it trains, and misses none of them.
+
+    The controller need not reach a node itself: a partition on our side stops no gang.
+    """
+    gang = read_gang(look, attempt)
+    for name in gang.members:
+        report = gang.reports.get(name)
+        if name in gang.heard and report is not None and report.stage is Stage.RUNNING:
+            return frozenset(gang.members) - gang.missed
+    return frozenset()
+
+
 def live(agent: AgentBelief | None) -> bool:
     """Say whether an agent has spoken and is not proven gone. Silence is not death."""
     return agent is not None and agent.report is not None and agent.gone_at is None

@@ -268,6 +268,13 @@ class Look:
         settled = self._index.settled.get(name)
         return None if settled is None else settled.ok
 
+    def refused(self, effect: Effect) -> bool:
+        """Say whether this very effect failed for a reason that passes by itself."""
+        name = key(effect)
+        self._notes.reads.add(("key", name))
+        settled = self._index.settled.get(name)
+        return settled is not None and not settled.ok and settled.passing
+
     def under_way(self, kind: type, node: NodeName) -> bool:
         """Say whether an effect of this kind is in flight for this node."""
         self._notes.reads.add(node)

@@ -136,7 +136,7 @@ class Node:
     job: JobName | None = None  #: the job whose attempt it is seated in (states SEATED)
     attempt: int | None = None
     cordon: Cordon | None = None
-    pardoned_at: datetime | None = None  #: a person released it: older findings are history
+    pardoned_at: datetime | None = None  #: released, or another machine: older findings are history
     trial_since: datetime | None = None  #: on probation since, idle or seated; None: trusted
     step: RepairStep | None = None  #: of the ladder, while it is under way (REPAIRING)
     history: History = field(default_factory=History)  #: of its machine

@@ -73,7 +73,7 @@ class Policy:
     agent_starts_max: int = 5  #: per node and attempt within `agent_starts_window`
     agent_starts_window: timedelta = timedelta(minutes=10)
     sweep_after: timedelta = timedelta(seconds=5)  #: agent silent, node reachable: sweep it
-    repair_wait: timedelta = timedelta(minutes=10)  #: to come back from a reset or reboot
+    repair_wait: timedelta = timedelta(minutes=30)  #: to come back from a reset or reboot
     reprovision_wait: timedelta = timedelta(hours=1)  #: to come back installed anew
     replace_wait: timedelta = timedelta(days=3)  #: for the provider to bring another machine
     restarts_window: timedelta = timedelta(minutes=10)  #: a gang's own repair is told that long

@@ -8,11 +8,11 @@ own declared time.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from orchestrator.core.agents import start_agents, sweep_silent
 from orchestrator.core.decisions import AppendFence, MoveAttempt, MoveJob, MoveNode, OpenIncident
-from orchestrator.core.gang import Gang, read_gang, unheard
+from orchestrator.core.gang import Gang, read_gang, unheard, vouched
 from orchestrator.core.granting import give_grant, issue_grant
 from orchestrator.core.jobs import OVER, Attempt, AttemptState, Job, JobState, Outcome, WhenAlone
 from orchestrator.core.look import LIVE, Look
@@ -23,6 +23,7 @@ from orchestrator.core.seating import in_sight, keep_seats
 from orchestrator.runtime.reports import Stage
 
 A, J = AttemptState, JobState
+LATE = 1.25  #: intervals after which a checkpoint that did not come is missed
 ALIKE_MAX = 3  #: attempts that fail alike with nothing committed in between: the job's own fault
 
 
@@ -52,14 +53,24 @@ def _shortage(look: Look, attempt: Attempt) -> str | None:
     spec = look.job(attempt.job).spec
     seats = look.seats(attempt)
     away = [one for one in unheard(look, attempt) if not in_sight(look, attempt, one.name)]
+    if away:
+        heard_of = vouched(look, attempt)
+        away = [one for one in away if one.name not in heard_of]
     have = len(seats) - len(away) + len(spares(look, attempt.cluster, spec))
-    if have >= spec.nodes_min:
-        return None
-    advanced = look.register(attempt.job).advanced
-    commits = advanced is not None and look.recent(advanced[1], look.policy.silence_max)
-    if away and commits:
+    if have >= spec.nodes_min or (away and _commits(look, attempt)):
         return None
     return f"{attempt.job} needs {spec.nodes_min} nodes, {attempt.cluster} has {have}"
+
+
+def _commits(look: Look, attempt: Attempt) -> bool:
+    """Say whether its commits still come: the last one is about an interval old, or less.
+
+    Bounded by patience: a gang that writes once in twelve hours is not waited for that long.
+    """
+    advanced, policy = look.register(attempt.job).advanced, look.policy
+    pause = LATE * attempt.every if attempt.every is not None else timedelta(0)
+    window = policy.silence_max + min(pause, 2 * policy.patience)
+    return advanced is not None and look.recent(advanced[1], window)
 
 
 def waits_for(look: Look, attempt: Attempt) -> str | None:

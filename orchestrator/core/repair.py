@@ -9,7 +9,9 @@ readings of the snapshot, used by `custody` and `incidents`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
+from orchestrator.core.decisions import Repair
 from orchestrator.core.history import ACCUSED, AGENT, LADDER, LOST, UNSEEN, RepairStep
 from orchestrator.core.look import DAY, HOUR, Look
 from orchestrator.core.nodes import Node
@@ -18,6 +20,7 @@ from orchestrator.core.verdicts import FaultClass, Finding, Severity, Verdict
 S = RepairStep
 #: Faults that a step need not cure for good: power and network come and go around a machine.
 PASSING = frozenset({LOST, UNSEEN, AGENT})
+REFUSALS_MAX = 10  #: of one step within a day, by the provider: about three hours of asking
 STEPS = tuple(str(step) for step in LADDER)
 DOING = {
     S.RESET: "to be reset",
@@ -108,7 +111,11 @@ def can(look: Look, node: Node, step: RepairStep) -> bool:
 
 
 def spent(look: Look, node: Node, step: RepairStep) -> bool:
-    """Say whether the node had its day's share of this step."""
+    """Say whether the node had its day's share of this step.
+
+    A try that failed for a passing reason did nothing: a provider's API that is down for an hour
+    must not use up the ladder. Such tries have a bound of their own and growing pauses (`custody`).
+    """
     policy = look.policy
     most = {
         S.RESET: policy.resets_per_day,
@@ -116,7 +123,17 @@ def spent(look: Look, node: Node, step: RepairStep) -> bool:
         S.REPROVISION: policy.reprovisions_per_day,
         S.REPLACE: policy.replaces_per_day,
     }[step]
-    return look.exhausted(look.repairs(node.name, step), most, DAY)
+    tries = look.repairs(node.name, step)
+    refused = refusals(look, node, step)
+    taken = [at for at in tries if at not in refused]
+    return look.exhausted(taken, most, DAY) or look.exhausted(refused, REFUSALS_MAX, DAY)
+
+
+def refusals(look: Look, node: Node, step: RepairStep) -> list[datetime]:
+    """Return when the provider could not be asked for this step in the last day, oldest first."""
+    tries = look.repairs(node.name, step)
+    numbered = enumerate(tries)
+    return [at for number, at in numbered if look.refused(Repair(node.name, step, number, ""))]
 
 
 def fleet_spent(look: Look) -> bool:

@@ -30,7 +30,7 @@ from orchestrator.core.policies import Policy
 from orchestrator.core.reconcile import Plan, Recall, new_recall, reconcile
 from orchestrator.daemon.clock import Clock
 from orchestrator.daemon.rhythm import Bell
-from orchestrator.errors import HoldfastError
+from orchestrator.errors import HoldfastError, TransientError
 from orchestrator.ledger.api import Event, Ledger
 
 LOG = logging.getLogger("holdfast")
@@ -56,6 +56,7 @@ class Came:
     ok: bool
     text: str
     seen: tuple[Observation, ...] = ()
+    passing: bool = False  #: it failed for a reason that passes by itself
 
 
 Message = Saw | Came | Bell
@@ -270,7 +271,8 @@ class Loop:
     def _settle(self, token: int) -> None:
         while self._unsettled:
             one, now = self._unsettled[0], self.clock.now()
-            self.ledger.settle(token, one.key, now, ok=one.ok, text=one.text, data={})
+            data = {"passing": True} if one.passing else {}
+            self.ledger.settle(token, one.key, now, ok=one.ok, text=one.text, data=data)
             del self._unsettled[0]
             if one.ok:
                 self.backoff.succeeded(one.key)
@@ -326,7 +328,8 @@ class Loop:
                 done = self.hands.carry_out(intent.decision, fleet, token)
                 self.inbox.put(Came(intent.key, True, done.text, done.seen))
             except HoldfastError as error:
-                self.inbox.put(Came(intent.key, False, str(error)))
+                passing = isinstance(error, TransientError)
+                self.inbox.put(Came(intent.key, False, str(error), passing=passing))
             except Exception as error:
                 LOG.exception("%s", explain(intent.decision))
                 self.inbox.put(Came(intent.key, False, f"{type(error).__name__}: {error}"))

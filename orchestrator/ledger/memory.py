@@ -218,7 +218,7 @@ class MemoryLedger:
             self._fleet = replace(self._fleet, intents=left)
             repair = isinstance(one.intent.decision, Repair)
             window = self._repaired if repair else self._settled
-            window.put(Settled(key, now, ok, text), now, key)
+            window.put(Settled(key, now, ok, text, bool(data.get("passing"))), now, key)
             self._forget_settlements()
             self._tell(telling.of_outcome(one.intent.decision, ok=ok, text=text, now=now), now)
 

@@ -157,9 +157,12 @@ def _settled(db: Connection, now: datetime) -> tuple[Settled, ...]:
     repair = sa.and_(intents.c.kind == Repair.__name__, intents.c.settled_at > now - BUDGETS)
     wanted = sa.select(intents).where(sa.or_(lately, repair)).order_by(intents.c.number)
     newest = {row.key: row for row in db.execute(wanted)}
-    return tuple(
-        Settled(row.key, row.settled_at, bool(row.ok), row.text or "") for row in newest.values()
-    )
+    return tuple(_outcome(row) for row in newest.values())
+
+
+def _outcome(row: Any) -> Settled:
+    passing = bool((row.data or {}).get("passing"))
+    return Settled(row.key, row.settled_at, bool(row.ok), row.text or "", passing)
 
 
 def _present(attempts: Iterable[Attempt], jobs: Iterable[Job]) -> tuple[Attempt, ...]:

@@ -229,7 +229,7 @@ class BriefGang:
                 why = f"grant {grant.number} leaves {', '.join(out)} out"
                 self._because(Because(Cause.GRANT, None, why, out[0]))
                 if self.phase is Phase.RUNNING:
-                    self.world.stopped(self.run, self.because)
+                    self.world.stopped(self.run, self.because, self.world.now)
                     self.world.books_of(self.run).swaps += 1
                 self._stand(Doing.RESTARTING)
                 self._soon(Phase.FORMING, ROUND, self._form)
@@ -241,7 +241,7 @@ class BriefGang:
             because = replace(because, step=step)
         self._because(because)
         if self.phase is Phase.RUNNING:
-            self.world.stopped(self.run, because)
+            self.world.stopped(self.run, because, self.world.now)
             self.world.books_of(self.run).stops += 1
             self._stand(Doing.UNNOTICED)
             self._soon(Phase.HURT, self.world.plan.times.detect, self._notice)

@@ -76,7 +76,7 @@ class Outages:
     def node_struck(self, node: NodeName) -> None:
         """Nothing: nodes are no outages."""
 
-    def ranks_stopped(self, run: Run, because: Because) -> None:
+    def ranks_stopped(self, run: Run, because: Because, since: float) -> None:
         """See training stop."""
         words = f"{because.cause.value} on {because.node}: {because.fingerprint}"
         books = self.world.books[run[0]]

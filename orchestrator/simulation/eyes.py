@@ -38,6 +38,7 @@ from orchestrator.simulation.plan import Kind
 from orchestrator.simulation.world import World
 
 IDLE = frozenset({NodeState.PROBATION, NodeState.SPARE, NodeState.QUARANTINED, NodeState.BURN_IN})
+LOOKED_AT = IDLE | {NodeState.REPAIRING}  #: by checks, where no agent does it
 REFUSED, NO_ROUTE = "connection refused", "no route to host"
 ERRORS = {
     "5xx": "503 Service Unavailable",
@@ -125,7 +126,7 @@ class SimEyes:
                 self.registers.update(dict.fromkeys(_read(fleet)))
             case Bell.PROBES:
                 self.nodes.update(
-                    dict.fromkeys(n for n, node in fleet.nodes.items() if node.state in IDLE)
+                    dict.fromkeys(n for n, node in fleet.nodes.items() if node.state in LOOKED_AT)
                 )
         self.post(self.changed(bell, fleet))
 
@@ -236,7 +237,7 @@ class SimEyes:
 
     def _probe(self, node: NodeName, fleet: Fleet) -> Iterator[Observation]:
         known = fleet.nodes.get(node)
-        if known is None or known.state not in IDLE:
+        if known is None or known.state not in LOOKED_AT:
             return
         machine, at = self.world.machines[node], moment(self._at(self.world.now))
         if not machine.reachable:

@@ -49,6 +49,9 @@ class Seat:
     up: bool = False  #: its ranks make steps
     hung: bool = False
     ticking_at: float = float("inf")
+    read_on: bool = False  #: it went on reading the register while the gang's clock stood
+    failure: Because | None = None  #: that its machine knew of when its ranks began
+    failed_at: float | None = None  #: since when it knows of another one
     shown: tuple[Any, ...] = ()
 
 
@@ -70,6 +73,7 @@ class FullGang:
     _count: int = 0
     _next: Event | None = None
     _trained: str | None = None  #: mark of the generation that trained last
+    _stood_at: float = 0.0  #: when it stopped making steps
     _mourned: str | None = None  #: mark of the generation whose end was told last
     _finish: Event | None = None
     _stores: int = 9_000
@@ -189,7 +193,17 @@ class FullGang:
             return
         self._awake, self._offset = True, self.world.now - self.time
         self._after(CONFIRM_EVERY, self._confirm)
+        self._catch_up()
         self._schedule()
+
+    def _catch_up(self) -> None:
+        """Let the machines know what they read while the gang's clock stood."""
+        self._commit()
+        lineage = self._register.lineage
+        for node, seat in list(self.seats.items()):
+            known = seat.machine.lineage
+            if seat.read_on and known is not None and known.next_seq < lineage.next_seq:
+                self._feed(node, t.Read(lineage, self.time))
 
     def _after(self, seconds: float, act: Callable[[], None]) -> None:
         self._count += 1
@@ -216,6 +230,8 @@ class FullGang:
         calm = self.time - self._calm_since
         if (calm >= CALM and self._may_stand()) or (calm >= STILL and not self._pends()):
             self._awake = False
+            for node, seat in self.seats.items():
+                seat.read_on = self.world.writes(node, self.run[0])
             self._keep_books(trains=self.training)
             return
         self._schedule()
@@ -274,7 +290,10 @@ class FullGang:
         if seat is None:
             return
         self.takes += 1
-        for wish in seat.machine.take(given, self.time):
+        wishes = seat.machine.take(given, self.time)
+        if seat.failed_at is None and seat.machine.failure != seat.failure:
+            seat.failed_at = self.world.now
+        for wish in wishes:
             self._carry_out(node, seat, wish)
         wake = seat.machine.wake_at
         if wake < float("inf") and (wake < seat.ticking_at or seat.ticking_at <= self.time):
@@ -404,6 +423,7 @@ class FullGang:
         if seat.running is not None:
             raise AssertionError(f"{node} runs two generations of {self.run}")
         seat.running, seat.up, seat.hung = generation, False, False
+        seat.failure, seat.failed_at = seat.machine.failure, None
         self._after(
             self.dice.uniform(*RANKS_TAKE), lambda: self._ranks_begin(node, seat, generation)
         )
@@ -427,7 +447,10 @@ class FullGang:
         trained = generation.mark == self._trained and generation.mark != self._mourned
         if trained and because is not None:
             self._mourned = generation.mark
-            self.world.stopped(self.run, because)
+            since = self._stood_at if not self.training else self.world.now
+            if seat.failed_at is not None:
+                since = min(since, seat.failed_at)
+            self.world.stopped(self.run, because, since)
         seat.up = False
         self._review()
         self._after(ENDING_TAKES, lambda: self._ranks_gone(node, seat, generation))
@@ -505,6 +528,7 @@ class FullGang:
             self._finish.cancel()
         self.world.reach(self.run[0], self.clock.at(self.world.now))
         self._write(self.clock.stop(self.world.now))
+        self._stood_at = self.world.now
         self.world.books_of(self.run).stops += 1
 
     def _commit(self) -> None:
@@ -512,7 +536,10 @@ class FullGang:
             self._write(self.clock.settle(self.world.now))
 
     def _write(self, saved: list[Any]) -> None:
-        """Write commits as the leader would: mostly after a look at who rules."""
+        """Write commits as the leader did, mostly after a look at who rules.
+
+        They come from the clock, which counts only those of times at which they could be written.
+        """
         register = self._register
         mark = self._trained
         generation = next(
@@ -522,9 +549,7 @@ class FullGang:
             return
         rules = register.lineage.ruler == generation.seq
         leader = self.world.machines[NodeName(generation.members[0].node)]
-        reaches = not leader.unregistered and not register.down
-        writes = reaches and (rules or self.dice.random() < RACES)
-        if writes and record(register, generation, self.plan, saved):
+        if (rules or self.dice.random() < RACES) and record(register, generation, self.plan, saved):
             self.world.touch_register(self.run[0])
             seat = self.seats.get(leader.node)
             if seat is not None:

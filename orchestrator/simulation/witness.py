@@ -43,10 +43,11 @@ class Witness:
 
     # --- healthy jobs -----------------------------------------------------------------------------
 
-    def ranks_stopped(self, run: Run, because: Because) -> None:
+    def ranks_stopped(self, run: Run, because: Because, since: float) -> None:
         """See the ranks of a running generation stop: some node of it must have something."""
         members = self.world.gangs[run].members
-        if because.cause is Cause.VERIFICATION or any(self.explains(node) for node in members):
+        explained = any(self.explains(node, since) for node in members)
+        if because.cause is Cause.VERIFICATION or explained:
             return
         self._broken(f"healthy ranks of {run[0]}/{run[1]} were stopped: {because}")
 
@@ -60,12 +61,12 @@ class Witness:
         self.alone.add(run[0])
         self.trouble[node] = self.world.now
 
-    def explains(self, node: NodeName) -> bool:
-        """Say whether a node has, or had just now, something of its own."""
+    def explains(self, node: NodeName, since: float) -> bool:
+        """Say whether a node has, or had shortly before a moment, something of its own."""
         machine = self.world.machines[node]
         if machine.faults or not machine.on or machine.cut:
             return True
-        return self.world.now - self.trouble.get(node, -RECENT) < RECENT
+        return since - self.trouble.get(node, -RECENT) < RECENT
 
     def resumed(self, run: Run, work: float) -> None:
         """See a gang make its next step: each node in one gang only, one ruling generation."""

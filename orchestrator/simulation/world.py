@@ -53,8 +53,8 @@ class Witness(Protocol):
         """See something of its own befall a node, or end."""
         ...
 
-    def ranks_stopped(self, run: Run, because: Because) -> None:
-        """See the ranks of a running generation stop."""
+    def ranks_stopped(self, run: Run, because: Because, since: float) -> None:
+        """See the ranks of a running generation stop; what stopped them was there since then."""
         ...
 
     def left_alone(self, node: NodeName, run: Run) -> None:
@@ -162,10 +162,10 @@ class World:
         held = len(self.agents_of(run))
         self.books[run[0]].turn(self.now, doing, members=members, held=max(members, held))
 
-    def stopped(self, run: Run, because: Because) -> None:
-        """Hear that ranks stopped for something wrong."""
+    def stopped(self, run: Run, because: Because, since: float) -> None:
+        """Hear that ranks stopped for something wrong, which was there since then."""
         for witness in self.witnesses:
-            witness.ranks_stopped(run, because)
+            witness.ranks_stopped(run, because, since)
 
     def left_alone(self, node: NodeName, run: Run) -> None:
         """Hear that an agent ends its ranks because it is alone."""

@@ -172,6 +172,22 @@ def test_another_machine_under_an_old_name_begins_anew_and_the_old_one_is_rememb
     assert made.fleet.nodes[A9].kin == "a-1"
 
 
+def test_what_was_found_on_the_old_machine_says_nothing_about_the_new_one() -> None:
+    """The listing shows another machine before that has said a word of its own."""
+    made = world()
+    sim = made.nodes["a-1"]
+    sim.slow = True
+    made.fault("a-1", remedy="replace").until(lambda w: w.states()["a-1"] == "repairing")
+    sim.reachable = False
+    sim.id, sim.serials = "other", ("board:new",)
+    made.until(lambda w: w.fleet.nodes[A1].incarnation == 2)
+    made.run(3)
+    assert made.states()["a-1"] == "burn-in"
+    sim.reachable, sim.boot = True, 9  # and it has the very same fault, found anew
+    made.until(lambda w: w.states()["a-1"] != "burn-in")
+    assert made.told("put a-1 in quarantine: XID 79")
+
+
 def test_the_same_machine_described_anew_goes_on_as_it_is() -> None:
     made = world()
     made.submit("train", TWO)

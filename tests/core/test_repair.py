@@ -115,6 +115,28 @@ def test_a_step_that_brings_nothing_back_is_given_up_for_the_next_one() -> None:
     assert steps(world) == ["reboot"] * QUICK.reboots_per_day + ["reprovision"]
 
 
+def test_an_api_that_is_down_does_not_use_up_the_ladder() -> None:
+    world = alone(policy=QUICK, needs=RepairStep.REBOOT)
+    world.refuses = True
+    world.fault("a-1", remedy="replace")
+    world.until(lambda w: len(steps(w)) >= 4, limit=400)
+    assert world.states() == {"a-1": "repairing"}
+    assert set(steps(world)) == {"replace"}
+    world.refuses = False
+    world.until(lambda w: w.states() == {"a-1": "spare"}, limit=400)
+
+
+def test_an_api_that_stays_down_is_given_up_and_told_of() -> None:
+    world = alone(can=("reboot",))
+    world.refuses = True
+    world.fault("a-1", remedy="reboot")
+    for _ in range(12):
+        world.run(3)
+        world.fleet = replace(world.fleet, now=world.fleet.now + timedelta(hours=1))
+    assert ("repair-limit", "a-1") in world.pages()
+    assert world.told("0 reboots within a day did not bring it back, and its provider refused 10")
+
+
 @pytest.mark.parametrize(
     ("step", "limit"),
     [

@@ -56,6 +56,7 @@ from orchestrator.core.policies import Policy
 from orchestrator.core.reconcile import new_recall, reconcile
 from orchestrator.core.submission import plain
 from orchestrator.core.verdicts import Channel, FaultClass, Finding, Severity
+from orchestrator.errors import TransientError
 from orchestrator.runtime.lineage import (
     Because,
     Cause,
@@ -155,6 +156,7 @@ class World:
         self.silent_registers: set[str] = set()
         self.ranks: tuple[RankReport, ...] = ()  #: what every agent says of its ranks
         self.frozen: set[str] = set()  #: jobs whose gangs do nothing at all
+        self.refuses = False  #: the provider answers 503 whatever it is asked to repair
         self.deaf: set[str] = set()  #: nodes whose agents hear their peers, but not us
         self.recall = new_recall()
         self._orders = 0
@@ -275,12 +277,14 @@ class World:
     def _settle(self) -> None:
         """Carry out the intents of the second before, and see what came of them."""
         for intent in self.fleet.intents:
+            passing = False
             try:
                 self._carry_out(intent.decision)
                 ok, text = True, "done"
-            except RuntimeError as error:
+            except (RuntimeError, TransientError) as error:
                 ok, text = False, str(error)
-            settled = Settled(intent.key, self.fleet.now, ok, text)
+                passing = isinstance(error, TransientError)
+            settled = Settled(intent.key, self.fleet.now, ok, text, passing)
             kept = tuple(one for one in self.fleet.settled if one.key != intent.key)
             self.fleet = replace(self.fleet, settled=(*kept, settled))
         self.fleet = replace(self.fleet, intents=())
@@ -314,6 +318,8 @@ class World:
     def _repair(self, node: NodeName, step: RepairStep) -> None:
         sim = self.nodes[node]
         assert self.state(node) is NodeState.REPAIRING
+        if self.refuses:
+            raise TransientError("503")
         if LADDER.index(step) >= LADDER.index(sim.needs):
             sim.findings = []
         if step is RepairStep.RESET:

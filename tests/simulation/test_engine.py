@@ -97,3 +97,15 @@ def test_the_costliest_incident_is_told_from_fault_to_training() -> None:
     assert "world: gpu on a-002" in text
     assert "evicted a-002 from train: XID 79" in text
     assert costliest(play(world(), Policy(), seed=1)) == []
+
+
+@pytest.mark.parametrize("cut", [("a-001",), ("a-001", "a-002", "a-003", "a-004", "a-005")])
+def test_a_partition_between_us_and_a_gang_stops_nothing(cut: tuple[str, ...]) -> None:
+    """One member is out of reach, and the others hear it; or all are, and the register grows."""
+    away = Strike(3 * HOUR, Kind.PARTITION, "", lasts=3 * HOUR, how="controller", nodes=cut)
+    other = ClusterPlan("b", "bolt", (CohortPlan("one", 6, rate=0.0),))
+    plan = world(away, gang=4)
+    sim = play(replace(plan, clusters=(*plan.clusters, other), gangs="full"), Policy(), seed=1)
+    assert books(sim) == (0, 0.0)
+    assert sim.evictions == []
+    assert sim.witness.killed == []
