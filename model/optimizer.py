@@ -20,6 +20,7 @@ BETA_FIRST, BETA_SECOND, EPSILON = 0.9, 0.95, 1e-8
 #: Keller Jordan's quintic: singular values end near 1, not at it, which is enough.
 _A, _B, _C = 3.4445, -4.7750, 2.0315
 _ROUNDS = 5
+_GROUP_MAX = 2**28  #: numbers orthogonalised together: bounds what Muon needs beside its moments
 
 
 def is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
@@ -65,14 +66,16 @@ class Optimizer:
         by_shape: dict[torch.Size, list[str]] = {}
         for name, parameter in self._hidden.items():
             by_shape.setdefault(parameter.shape, []).append(name)
-        for names in by_shape.values():
-            self._step_muon_shape(names, learning_rate)
+        for shape, names in by_shape.items():
+            many = max(1, _GROUP_MAX // shape.numel())
+            for first in range(0, len(names), many):
+                self._step_muon_group(names[first : first + many], learning_rate)
 
-    def _step_muon_shape(self, names: list[str], learning_rate: float) -> None:
+    def _step_muon_group(self, names: list[str], learning_rate: float) -> None:
         """Update matrices of one shape together: one batched product instead of many small."""
         directions = []
         for name in names:
-            gradient, moment = _gradient(self._hidden[name]), self._moments[f"momentum.{name}"]
+            gradient, moment = self.gradient(name), self._moments[f"momentum.{name}"]
             moment.lerp_(gradient, 1.0 - MOMENTUM)
             directions.append(gradient.lerp(moment, MOMENTUM))
         for name, update in zip(names, self.orthogonalise(directions), strict=True):
@@ -82,6 +85,11 @@ class Optimizer:
             parameter.mul_(1.0 - learning_rate * WEIGHT_DECAY)
             parameter.add_(update, alpha=-learning_rate * scale)
 
+    def gradient(self, name: str) -> Tensor:
+        """Return the gradient of a parameter. Raises RuntimeError if it has none."""
+        parameter = self._hidden[name] if name in self._hidden else self._rest[name]
+        return _gradient(parameter)
+
     def orthogonalise(self, directions: list[Tensor]) -> list[Tensor]:
         """Return the updates of matrices of one shape."""
         return list(orthogonalised(torch.stack(directions).to(self.precision)).float())
@@ -89,12 +97,36 @@ class Optimizer:
     def _step_adam(self, number: int, learning_rate: float) -> None:
         first_share, second_share = 1.0 - BETA_FIRST**number, 1.0 - BETA_SECOND**number
         for name, parameter in self._rest.items():
-            gradient = _gradient(parameter)
+            gradient = self.gradient(name)
             first, second = self._moments[f"first.{name}"], self._moments[f"second.{name}"]
             first.lerp_(gradient, 1.0 - BETA_FIRST)
             second.mul_(BETA_SECOND).addcmul_(gradient, gradient, value=1.0 - BETA_SECOND)
             spread = (second / second_share).sqrt_().add_(EPSILON)
             parameter.addcdiv_(first, spread, value=-learning_rate / first_share)
+
+
+class MasterOptimizer(Optimizer):
+    """Updates float32 copies of a model in bfloat16, and rounds them back into it.
+
+    A change is often smaller than bfloat16 can add to a weight; without the copies it is lost.
+    """
+
+    def __init__(self, named_parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
+        """Copy the weights; Muon's products are in bfloat16."""
+        self._live = dict(named_parameters)
+        self._copies = {name: nn.Parameter(v.detach().float()) for name, v in self._live.items()}
+        super().__init__(self._copies.items(), torch.bfloat16)
+
+    def gradient(self, name: str) -> Tensor:
+        """Return the gradient of the live weight, in float32."""
+        return _gradient(self._live[name]).float()
+
+    @torch.no_grad()
+    def step(self, number: int, learning_rate: float) -> None:
+        """Update the copies, then the weights."""
+        super().step(number, learning_rate)
+        for name, parameter in self._live.items():
+            parameter.copy_(self._copies[name])
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:

@@ -159,8 +159,13 @@ def draw(name: str, shape: torch.Size, config: ModelConfig, generator: torch.Gen
     """Return the first value of a parameter, on the CPU: normal for matrices, ones for norms."""
     if len(shape) == 1:
         return torch.ones(shape)
+    return torch.empty(shape).normal_(0.0, deviation(name, shape, config), generator=generator)
+
+
+def deviation(name: str, shape: torch.Size, config: ModelConfig) -> float:
+    """Return the standard deviation that a matrix begins with."""
     looked_up = name.startswith(("embedding.", "kind."))
-    deviation = (config.d_model if looked_up else shape[1]) ** -0.5
+    spread: float = (config.d_model if looked_up else shape[1]) ** -0.5
     if name.endswith(("out.weight", "down.weight")):  # what adds to the residual stream
-        deviation *= (config.encoder_layers + config.decoder_layers) ** -0.5
-    return torch.empty(shape).normal_(0.0, deviation, generator=generator)
+        spread *= (config.encoder_layers + config.decoder_layers) ** -0.5
+    return spread
