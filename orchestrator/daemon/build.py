@@ -11,6 +11,7 @@ from pathlib import Path
 from orchestrator.actuators.hands import Hands
 from orchestrator.config.settings import Settings
 from orchestrator.core.fleet import Cluster, Fleet
+from orchestrator.core.jobs import Attempt, AttemptState
 from orchestrator.core.nodes import ClusterName, JobName, ProviderName
 from orchestrator.daemon.bells import Bells
 from orchestrator.daemon.clock import SystemClock
@@ -39,7 +40,7 @@ def build_service(settings: Settings) -> Service:
     sites = {ClusterName(c.name): build_site(settings, c) for c in settings.clusters}
     keys, pools = Keys(settings.secret_file), Pools(pool_sizes(settings))
     inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
-    registers = _registers()
+    register_of = registers()
     lease = Lease(ledger, holder(), clock, is_dead)
     loop = Loop(
         ledger=ledger,
@@ -49,10 +50,10 @@ def build_service(settings: Settings) -> Service:
             pools=pools,
             clock=clock,
             post=lambda seen: inbox.put(Saw(seen)),
-            register=registers,
+            register=register_of,
             probe_every=settings.core_policy.probe_every,
         ),
-        hands=Hands(sites, keys, registers, lease.left),
+        hands=Hands(sites, keys, register_of, lease.left),
         policy=settings.core_policy,
         clusters=core_clusters(settings, sites),
         clock=clock,
@@ -82,7 +83,12 @@ def core_clusters(settings: Settings, sites: dict[ClusterName, Site]) -> tuple[C
     )
 
 
-def _registers() -> Callable[[JobName, Fleet], Register]:
+def registers() -> Callable[[JobName, Fleet], Register]:
+    """Return what finds a job's register, and keeps what was read of it.
+
+    A register is made by the fence of the first attempt. Once an attempt of the job has been open
+    there is one: if its folder is not there then, it does not answer.
+    """
     known: dict[str, Register] = {}
 
     def register(job: JobName, fleet: Fleet) -> Register:
@@ -91,9 +97,15 @@ def _registers() -> Callable[[JobName, Fleet], Register]:
             raise PermanentError(f"{job} has no commit register")
         if url not in known:
             known[url] = Register(open_store(url))
+        if any(one.job == job and _was_open(one) for one in fleet.attempts):
+            known[url].must_exist()
         return known[url]
 
     return register
+
+
+def _was_open(attempt: Attempt) -> bool:
+    return attempt.state is AttemptState.OPEN or attempt.grant is not None
 
 
 def _write_pid(state: Path) -> None:

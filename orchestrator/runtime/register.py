@@ -56,6 +56,10 @@ class Register:
         """Where this register is, for people."""
         return self._store.place
 
+    def must_exist(self) -> None:
+        """Note that a record was written before: without it the register does not answer."""
+        self._store.must_exist()
+
     def read(self) -> Lineage:
         """Return the lineage with every record that is there now; reads only the new ones.
 

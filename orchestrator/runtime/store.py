@@ -18,10 +18,12 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 from typing import Protocol, Union
 from urllib.parse import unquote, urlsplit
 
 from orchestrator.errors import PermanentError, TransientError, UserError
+from orchestrator.runtime.root import Root, same_file, sync_folder
 
 Bytes = Union[bytes, bytearray, memoryview]
 
@@ -89,6 +91,13 @@ class Store(Protocol):
     def delete(self, key: str) -> None:
         """Remove an object; it is no error if there is none."""
 
+    def must_exist(self) -> None:
+        """Note that this store was made before: if it is not there, it does not answer.
+
+        Without it a store that is nowhere to be found is a new and empty one. Never raises; the
+        verbs do (`TransientError`).
+        """
+
 
 def check_key(key: str) -> str:
     """Return the key if every store can hold it; raises `BadKeyError` if not."""
@@ -98,14 +107,21 @@ def check_key(key: str) -> str:
     return key
 
 
-def open_store(url: str) -> Store:
-    """Return the store at `file:///dir` or at a plain path; raises `UserError` on any other URL."""
+def open_store(url: str, *, exists: bool = False) -> Store:
+    """Return the store at `file:///dir` or at a plain path; raises `UserError` on any other URL.
+
+    With `exists` it was made before, by whoever began the run (see `Store.must_exist`).
+    """
     parts = urlsplit(url)
     if parts.scheme == "file" and parts.netloc in ("", "localhost") and parts.path not in ("", "/"):
-        return DirectoryStore(unquote(parts.path))
-    if url and "://" not in url:
-        return DirectoryStore(url)
-    raise UserError(f"no store for {url!r}: give a path or file:///absolute/path")
+        store = DirectoryStore(unquote(parts.path))
+    elif url and "://" not in url:
+        store = DirectoryStore(url)
+    else:
+        raise UserError(f"no store for {url!r}: give a path or file:///absolute/path")
+    if exists:
+        store.must_exist()
+    return store
 
 
 class DirectoryStore:
@@ -114,11 +130,16 @@ class DirectoryStore:
     `put_exclusive` writes and syncs a temporary file, then link(2)s it to its name: a writer that
     is killed leaves a hidden temporary file, never an empty or half-written record (a bare O_EXCL
     would). Leftovers are invisible to `list` and swept by age.
+
+    The folder that was found first is the store for as long as this object lives (`root.py`): if
+    it goes away, as with a mount that is lost, nothing is missing and nothing is made anew on the
+    disk beneath: every verb raises `TransientError` until it is back.
     """
 
     def __init__(self, root: str | Path, *, clock: Callable[[], float] = time.time) -> None:
         """Remember the folder; it is made by the first write. `clock` only ages leftovers."""
         self._root = Path(root).absolute()
+        self._home = Root(self._root)
         self._clock = clock
         self._swept: set[Path] = set()
 
@@ -134,9 +155,12 @@ class DirectoryStore:
         try:
             created = _link(temporary, path)
             try:
-                _sync_folder(path.parent)  # also for a loser: what it will read must stay
+                sync_folder(path.parent)  # also for a loser: what it will read must stay
+                lies_there = not created or same_file(temporary, path)
             except OSError as error:
                 raise UnknownOutcomeError(f"{path}: {error.strerror}") from error
+            if not (lies_there and self._home.is_it()):
+                raise UnknownOutcomeError(f"{path}: the store went away meanwhile")
         finally:
             _discard(temporary)
         return created
@@ -147,10 +171,11 @@ class DirectoryStore:
         temporary = self._write_temporary(path, data)
         try:
             temporary.replace(path)
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
         except OSError as error:
             _discard(temporary)
             raise _failed(path, error) from error
+        self._home.check()
 
     def get_range(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """Return up to `length` bytes from `start`. See `Store`."""
@@ -160,11 +185,14 @@ class DirectoryStore:
         try:
             with path.open("rb", buffering=0) as file:
                 file.seek(start)
-                return _read(file.fileno(), length)
+                data = _read(file.fileno(), length)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+            self._home.check()
             raise MissingKeyError(f"{path}: no such object") from error
         except OSError as error:
             raise _failed(path, error) from error
+        self._home.check()
+        return data
 
     def list(self, prefix: str, after: str = "") -> Iterator[str]:
         """Yield the keys under `prefix` that are greater than `after`, in order. See `Store`."""
@@ -175,6 +203,7 @@ class DirectoryStore:
             keys = sorted(self._walk(folder))
         except OSError as error:
             raise _failed(self._root / folder, error) from error
+        self._home.check()
         yield from (key for key in keys if key.startswith(prefix) and key > after)
 
     def _walk(self, folder: str) -> Iterator[str]:
@@ -197,14 +226,17 @@ class DirectoryStore:
         try:
             found = path.stat()
         except (FileNotFoundError, NotADirectoryError):
+            self._home.check()
             return None
         except OSError as error:
             raise _failed(path, error) from error
-        return Stat(found.st_size, found.st_mtime) if path.is_file() else None
+        self._home.check()
+        return Stat(found.st_size, found.st_mtime) if S_ISREG(found.st_mode) else None
 
     def delete(self, key: str) -> None:
         """Remove an object, and the folder that it leaves empty."""
         path = self._root / check_key(key)
+        self._home.check()
         try:
             path.unlink()
         except (FileNotFoundError, NotADirectoryError):
@@ -214,9 +246,14 @@ class DirectoryStore:
         if self._root in path.parent.parent.parents:  # folders of one save; never `parts/` itself
             _discard_folder(path.parent)
 
+    def must_exist(self) -> None:
+        """Note that this store was made before. See `Store`."""
+        self._home.must_exist()
+
     def _write_temporary(self, path: Path, data: Bytes) -> Path:
         """Write and sync the bytes beside their later name; nothing is left if that fails."""
         temporary = path.parent / f"{_TEMPORARY}{os.getpid()}-{secrets.token_hex(8)}"
+        self._home.check()
         try:
             self._prepare(path.parent)
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -233,10 +270,12 @@ class DirectoryStore:
 
     def _prepare(self, folder: Path) -> None:
         """Make the folder durably; sweep what dead writers left in it, once per folder."""
-        missing = [one for one in (folder, *folder.parents) if not one.exists()]
-        for one in reversed(missing):
-            one.mkdir(exist_ok=True)
-            _sync_folder(one.parent)
+        self._home.make()
+        inside = [one for one in (folder, *folder.parents) if self._root in one.parents]
+        for one in reversed(inside):  # never the root itself: it may have gone since
+            if not one.exists():
+                one.mkdir(exist_ok=True)
+                sync_folder(one.parent)
         if folder not in self._swept:
             self._swept.add(folder)
             self.sweep_leftovers(folder)
@@ -264,7 +303,7 @@ def _link(temporary: Path, path: Path) -> bool:
     try:
         os.link(temporary, path)
     except OSError as error:
-        if _same_file(temporary, path):
+        if _is_linked(temporary, path):
             return True
         if isinstance(error, FileExistsError):
             return False
@@ -277,15 +316,11 @@ def _link(temporary: Path, path: Path) -> bool:
     return True
 
 
-def _same_file(temporary: Path, path: Path) -> bool:
+def _is_linked(temporary: Path, path: Path) -> bool:
     try:
-        mine = temporary.stat()
-        if mine.st_nlink > 1:
-            return True
-        there = path.stat()
+        return temporary.stat().st_nlink > 1 or same_file(temporary, path)
     except OSError:
         return False
-    return (mine.st_dev, mine.st_ino) == (there.st_dev, there.st_ino)
 
 
 def _write(descriptor: int, data: Bytes) -> None:
@@ -305,14 +340,6 @@ def _read(descriptor: int, length: int | None) -> bytes:
         chunks.append(chunk)
         wanted = None if wanted is None else wanted - len(chunk)
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _discard(temporary: Path) -> None:

@@ -81,7 +81,8 @@ def join(checkpoints: str | None = None, *, keep: int = KEEP) -> Run:
     around = surroundings.read(os.environ, checkpoints)
     vault = None
     if around.checkpoints:
-        vault = open_vault(around.checkpoints, around.register)
+        begun = around.generation_seq is not None
+        vault = open_vault(around.checkpoints, around.register, begun=begun)
     run = Run(around, vault, keep=keep)
     atexit.register(run.at_exit)
     return run

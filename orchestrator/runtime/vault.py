@@ -170,6 +170,7 @@ class Vault:
 
     def manifest(self, commit: Commit) -> Manifest:
         """Return a commit's manifest; raises `VerificationError` if it is not the one committed."""
+        self.store.must_exist()  # or there were no such commit
         try:
             data = self.store.get_range(commit.manifest, 0, manifests.MANIFEST_BYTES_MAX)
             if manifests.sha256(data) != commit.digest:
@@ -289,10 +290,13 @@ class Committer:
                 raise PermanentError(f"{self._vault.place}: part {part.key} is not there whole")
 
 
-def open_vault(url: str, register: str | None = None) -> Vault:
-    """Return the vault at a URL; its register lies there too unless another URL is given."""
-    store = open_store(url)
-    return Vault(store, Register(open_store(register) if register else store))
+def open_vault(url: str, register: str | None = None, *, begun: bool = False) -> Vault:
+    """Return the vault at a URL; its register lies there too unless another URL is given.
+
+    Where the run has `begun`, its register exists: somebody has granted this generation in it.
+    """
+    store = open_store(url, exists=begun and not register)
+    return Vault(store, Register(open_store(register, exists=begun) if register else store))
 
 
 def list_commits(url: str, register: str | None = None) -> tuple[Row, ...]:

@@ -5,6 +5,7 @@ One seed decides which faults come and when.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import random
 import signal
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import HoldfastError
@@ -20,6 +22,7 @@ from orchestrator.runtime.place import Place, read_json
 from tests.runtime.steadygangs import SteadyGang
 from tests.runtime.trees import wait_for
 
+AT_FDCWD, RENAME_EXCHANGE = -100, 2
 WEIGH_EVERY = 10  #: steps between two reports of the weights
 
 
@@ -99,17 +102,14 @@ class Schedule:
         processes.kill_home(self.gang.home(node))
 
     def cut_register(self) -> None:
-        """Take the register and the vault away for a while."""
+        """Take the register and the vault away for a while: a plain file is in their place."""
         seconds = self.dice.uniform(0.2, 1.5)
         self.done.append(f"no register for {seconds:.1f} s")
         here, away = self.gang.root / "vault", self.gang.root / "away"
-        here.rename(away)
+        away.touch()
+        exchange(here, away)
         time.sleep(seconds)
-        with suppress(FileNotFoundError):  # a writer has made parts of it anew: they are void
-            for entry in sorted(here.rglob("*"), reverse=True):
-                entry.unlink() if entry.is_file() else entry.rmdir()
-            here.rmdir()
-        away.rename(here)
+        exchange(here, away)
 
     # ---- what a controller does ------------------------------------------------------------------
 
@@ -174,3 +174,11 @@ class Schedule:
 
 def is_clear(place: Place) -> bool:
     return place.gone.exists() or not processes.find(processes.Target(place.marker))
+
+
+def exchange(one: Path, other: Path) -> None:
+    """Let two names change places at one instant: nobody finds either of them missing."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    names = (os.fsencode(one), os.fsencode(other))
+    if libc.renameat2(AT_FDCWD, names[0], AT_FDCWD, names[1], RENAME_EXCHANGE) != 0:
+        raise OSError(ctypes.get_errno(), "renameat2", str(one))

@@ -52,6 +52,9 @@ class MemoryStore:
     def delete(self, key: str) -> None:
         self.objects.pop(check_key(key), None)
 
+    def must_exist(self) -> None:
+        """Memory is always there."""
+
 
 class FailingStore:
     """Another store whose writes fail as `script` says: one word for each write, then it is well.
@@ -98,3 +101,6 @@ class FailingStore:
 
     def delete(self, key: str) -> None:
         self._store.delete(key)
+
+    def must_exist(self) -> None:
+        self._store.must_exist()

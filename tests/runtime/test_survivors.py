@@ -36,6 +36,9 @@ if what == "plain":
 line.say({"say": "survivor"})
 print("ready", flush=True)
 order = line.order(None)
+if order["do"] == "pace":
+    print("saves every", order["save_seconds"], flush=True)
+    order = line.order(None)
 if what == "deaf":
     time.sleep(300)
 if what == "asks":
@@ -192,6 +195,17 @@ def test_a_survivor_that_dies_while_it_waits_is_replaced(node: Node) -> None:
     node.hears(1, "ready", 2)
     assert node.pids[0] == first
     assert node.pids[1] != second
+
+
+def test_the_durable_interval_reaches_ranks_now_and_those_that_come(node: Node) -> None:
+    ranks = node.start("good", "good")
+    ranks.pace(12.5)
+    for rank in (0, 1):
+        node.hears(rank, "saves every 12.5")
+    node.end(keep=False)
+    ranks.start(replace(PLAN, generation=2))
+    for rank in (0, 1):
+        node.hears(rank, "saves every 12.5", 2)
 
 
 def test_memory_beyond_the_nodes_bound_is_refused(node: Node) -> None:
