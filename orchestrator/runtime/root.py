@@ -95,7 +95,7 @@ class Root:
 
     def _is_bare(self) -> bool:
         """Say whether nothing lies in it, as in a mount point without its mount."""
-        return all(entry.name.startswith(".") for entry in os.scandir(self._path))
+        return all(entry.name.startswith(".") for entry in self._path.iterdir())
 
 
 def same_file(one: Path, other: Path) -> bool:
