@@ -57,7 +57,7 @@ class Holdfast:
             attempt=1,
             token=1,
             key=key,
-            command=("python", str(WORKLOAD), "steady", str(out), str(pause)),
+            command=self._command(out, pause),
             workdir=str(out),
             python=sys.executable,
             preload=("torch",),
@@ -70,6 +70,9 @@ class Holdfast:
         grant = Grant("bench", 1, 1, 1, (seat,), (), 1, 1, 1000)
         body = {"ask": "grant", "token": 1, "grant": grants.encode(grant)}
         wire.call(seat.host, seat.port, key, body, timeout=10)
+
+    def _command(self, out: Path, pause: float) -> tuple[str, ...]:
+        return ("python", str(WORKLOAD), "steady", str(out), str(pause))
 
     def stop(self) -> None:
         """End everything of it."""

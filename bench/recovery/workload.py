@@ -33,16 +33,16 @@ WIDTH, LAYERS, HEADS, WORDS, LENGTH, BATCH = 256, 6, 4, 1024, 32, 2
 class Network(nn.Module):
     """An encoder over a vocabulary."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = WIDTH, layers: int = LAYERS) -> None:
         """Make it, the same on every rank."""
         super().__init__()
         torch.manual_seed(0)
-        self.embedding = nn.Embedding(WORDS, WIDTH)
+        self.embedding = nn.Embedding(WORDS, width)
         layer = nn.TransformerEncoderLayer(
-            WIDTH, HEADS, 4 * WIDTH, dropout=0.0, batch_first=True, norm_first=True
+            width, HEADS, 4 * width, dropout=0.0, batch_first=True, norm_first=True
         )
-        self.encoder = nn.TransformerEncoder(layer, LAYERS, enable_nested_tensor=False)
-        self.head = nn.Linear(WIDTH, WORDS)
+        self.encoder = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
+        self.head = nn.Linear(width, WORDS)
 
     def forward(self, words: torch.Tensor) -> torch.Tensor:
         """Map (batch, length) words to (batch, length, vocabulary) logits."""

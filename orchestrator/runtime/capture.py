@@ -22,6 +22,7 @@ import torch
 from orchestrator.runtime import snapshots
 from orchestrator.runtime.ladder import Image
 from orchestrator.runtime.memory import Head, Segment, hasher
+from orchestrator.runtime.pinned import Pin
 
 PIECE_BYTES = 4 * 1024 * 1024  #: copied and hashed in one go, while it is in the cache
 ALIGN = 64
@@ -150,8 +151,15 @@ class Snapshotter:
         self._copy: _Copy | None = None
         self._restless: set[int] = set()  #: tensors that a forward pass changes
         self._shape: tuple[int, int] = (0, 0)
+        self._pin = Pin(segment.address, segment.bytes)
+        self._side: Any = None  #: the CUDA stream of the copies
         self.torn = 0  #: snapshots that were given up because something changed meanwhile
         self.copy_s = 0.0  #: seconds that the last copy took in its thread
+
+    @property
+    def pinned(self) -> bool:
+        """Whether a GPU copies into the segment by itself."""
+        return self._pin.held
 
     def fits(self, flat: Flat) -> bool:
         """Say whether a state has room in the segment."""
@@ -172,9 +180,12 @@ class Snapshotter:
         for index in sorted(self._restless):
             _copy_one(body, flat, index, None)
         ready = None
-        if any(one.is_cuda for one in flat.tensors):
-            ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            ready.record()
+        device = next((one.device for one in flat.tensors if one.is_cuda), None)
+        if device is not None:
+            self._pin.hold()
+            if self._side is None:
+                self._side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            ready = torch.cuda.current_stream(device).record_event()
         target = self._write
         copy.thread = threading.Thread(target=target, args=(copy, body, ready), daemon=True)
         copy.thread.start()
@@ -185,9 +196,8 @@ class Snapshotter:
         started = time.perf_counter()
         try:
             if ready is not None:
-                side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-                with torch.cuda.stream(side):
-                    ready.wait()
+                with torch.cuda.stream(self._side):
+                    self._side.wait_event(ready)
                     self._fill(copy, body)
             else:
                 self._fill(copy, body)
@@ -199,8 +209,12 @@ class Snapshotter:
         name, digest = hasher()
         flat = copy.flat
         end = 0
+        arrivals = self._send(body, flat)
         for index, at in enumerate(flat.offsets):
-            if index in self._restless:
+            if index in arrivals:
+                arrivals[index].synchronize()
+                end = _hash_to(body, digest, at, _end(flat, index))
+            elif index in self._restless:
                 end = _hash_to(body, digest, at, _end(flat, index))
             else:
                 end = _copy_one(body, flat, index, digest)
@@ -212,6 +226,20 @@ class Snapshotter:
         body[flat.bytes : total] = copy.tree
         digest.update(copy.tree)
         copy.hash, copy.digest = name, digest.hexdigest()
+
+    def _send(self, body: memoryview, flat: Flat) -> dict[int, Any]:
+        """Let every tensor of a GPU set off; return an event for each, when it has arrived."""
+        arrivals = {}
+        for index, tensor in enumerate(flat.tensors):
+            if tensor.is_cuda and tensor.numel() and index not in self._restless:
+                _copy_one(body, flat, index, None, later=True)
+                arrivals[index] = self._side.record_event()
+        return arrivals
+
+    def close(self) -> None:
+        """Let go of the segment, which is about to be unmapped."""
+        self.settle()
+        self._pin.release()
 
     def settle(self) -> Image | None:
         """Wait for the copy under way; return what it made, None if there is none or it is torn.
@@ -255,8 +283,11 @@ def _hash_to(body: memoryview, digest: Any, start: int, end: int) -> int:
     return end
 
 
-def _copy_one(body: memoryview, flat: Flat, index: int, digest: Any) -> int:
-    """Copy one tensor, and hash it with its padding piece by piece; return where it ended."""
+def _copy_one(body: memoryview, flat: Flat, index: int, digest: Any, *, later: bool = False) -> int:
+    """Copy one tensor, and hash it with its padding piece by piece; return where it ended.
+
+    `later`: what comes from a GPU may arrive after this returned; the stream says when.
+    """
     tensor, start, end = flat.tensors[index], flat.offsets[index], _end(flat, index)
     size = tensor.numel() * tensor.element_size()
     body[start + size : end] = bytes(end - start - size)
@@ -272,7 +303,7 @@ def _copy_one(body: memoryview, flat: Flat, index: int, digest: Any) -> int:
         return end
     if size:
         whole = torch.frombuffer(body, dtype=tensor.dtype, count=tensor.numel(), offset=start)
-        whole.view(tensor.shape).copy_(tensor)
+        whole.view(tensor.shape).copy_(tensor, non_blocking=later)
     return end if digest is None else _hash_to(body, digest, start, end)
 
 

@@ -10,6 +10,7 @@ Standard library else, Python 3.10.
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import importlib
 import json
@@ -87,8 +88,14 @@ class Segment:
             self._map = mmap.mmap(descriptor, size, flags=flags)
         finally:
             os.close(descriptor)
+        self.bytes = size
         self._slot = size // SLOTS
         self.body_max = self._slot - HEAD_BYTES
+
+    @property
+    def address(self) -> int:
+        """Where it is mapped in this process."""
+        return ctypes.addressof(ctypes.c_char.from_buffer(self._map))
 
     def heads(self) -> dict[int, Head]:
         """Return the readable heads by slot; bodies are not looked at."""

@@ -88,6 +88,8 @@ class RankMemory:
         except snapshots.BadStateError as error:
             raise UserError(f"steady: the parts hold more than plain data: {error}") from error
         room = int(flat.bytes * SLACK) + 4 * len(tree) + 1_000_000
+        if self._snapshotter is not None:
+            self._snapshotter.close()
         self._snapshotter = None
         try:
             said, descriptors = self._line.ask({"say": "memory", "bytes": segment_bytes(room)})

@@ -167,10 +167,12 @@ class Steady:
         gradients = [
             p.grad for p in self._live.parameters() if p.grad is not None and p.requires_grad
         ]
+        if not gradients:
+            return
         total = sum(one.numel() for one in gradients)
         flat = self._flat_gradients
         if flat is None or flat.numel() != total:
-            flat = self._flat_gradients = torch.empty(total)
+            flat = self._flat_gradients = torch.empty(total, device=gradients[0].device)
         at = 0
         for one in gradients:
             flat[at : at + one.numel()].view_as(one).copy_(one)
