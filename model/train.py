@@ -97,14 +97,15 @@ def run_steps(run: Run, trainer: AnyTrainer, rescue: Rescue) -> None:
         with profile():
             totals = trainer.advance()
         took = time.monotonic() - started
-        run.heartbeat(trainer.step, loss=totals.loss, tokens_per_second=totals.positions / took)
+        wait = (trainer.loader.waited_s - waited) / took
+        speed = totals.positions / took
+        run.heartbeat(trainer.step, loss=totals.loss, tokens_per_second=speed, data_wait=wait)
         if settings.guard:
             spoiled = trainer.sentinel.judge(totals.loss, totals.norm, totals.weights)
             if spoiled is not None:
                 rescue.back(spoiled)
                 continue
         if run.rank == 0:
-            wait = (trainer.loader.waited_s - waited) / took
             _say(trainer, totals, took, wait, peak)
         ends = settings.curriculum.ends_stage(trainer.step)
         if ends or trainer.step % settings.checkpoint_every == 0:

@@ -207,6 +207,7 @@ def job_row(job: Job, fleet: Fleet, attempts: Iterable[Attempt]) -> Row:
         "step": _common_step(ranks),
         "loss": _rounded(next((rank.loss for rank in ranks if rank.loss is not None), None)),
         "tokens_per_second": _rounded(_sum(rank.tokens_per_second for rank in ranks)),
+        "data_wait": _rounded(_most(rank.data_wait for rank in ranks)),
         "committed_step": head.step if head else None,
         "submitted_at": job.submitted_at,
         "age": age(job.submitted_at, fleet.now),
@@ -235,6 +236,10 @@ def _common_step(ranks: Iterable[RankReport]) -> int | None:
 def _sum(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return sum(known) if known else None
+
+
+def _most(values: Iterable[float | None]) -> float | None:
+    return max((value for value in values if value is not None), default=None)
 
 
 def _rounded(value: float | None) -> float | None:

@@ -38,6 +38,7 @@ class Heart:
         step: int | None = None,
         loss: float | None = None,
         tokens_per_second: float | None = None,
+        data_wait: float | None = None,
     ) -> None:
         """Say that `step` is completed, or with no step only which phase this rank is in."""
         if step is not None:
@@ -48,6 +49,7 @@ class Heart:
             "step": self._step,
             "loss": _finite(loss),
             "tokens_per_second": _finite(tokens_per_second),
+            "data_wait": _finite(data_wait),
         }
         self._send(body)
 

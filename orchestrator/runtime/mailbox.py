@@ -34,6 +34,7 @@ class Beat:
     step: int | None  #: last completed
     loss: float | None = None
     tokens_per_second: float | None = None
+    data_wait: float | None = None  #: share of the step, 0 to 1
     pid: int | None = None
 
 
@@ -74,6 +75,7 @@ def parse(line: bytes) -> Message | None:
         step=_whole(body.get("step")),
         loss=_number(body.get("loss")),
         tokens_per_second=_number(body.get("tokens_per_second")),
+        data_wait=_number(body.get("data_wait")),
         pid=_whole(body.get("pid")),
     )
 

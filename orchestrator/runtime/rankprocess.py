@@ -167,6 +167,7 @@ class RankProcess:
             step_at=self.beat_at,
             loss=None if beat is None else beat.loss,
             tokens_per_second=None if beat is None else beat.tokens_per_second,
+            data_wait=None if beat is None else beat.data_wait,
             exit_code=self.child.returncode,
         )
 

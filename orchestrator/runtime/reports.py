@@ -62,6 +62,7 @@ class RankReport:
     step_at: float | None = None  #: epoch seconds on the node's clock
     loss: float | None = None
     tokens_per_second: float | None = None
+    data_wait: float | None = None  #: share of the last step spent waiting for samples
     exit_code: int | None = None  #: negative: ended by that signal
 
 

@@ -172,11 +172,18 @@ class Run:
         return self._heart.during(name)
 
     def heartbeat(
-        self, step: int, loss: float | None = None, tokens_per_second: float | None = None
+        self,
+        step: int,
+        loss: float | None = None,
+        tokens_per_second: float | None = None,
+        data_wait: float | None = None,
     ) -> None:
-        """Say that `step` is completed. Ends the process (exit 93) if its generation is over."""
+        """Say that `step` is completed. Ends the process (exit 93) if its generation is over.
+
+        `data_wait` is the share of the step, 0 to 1, that was spent waiting for samples.
+        """
         self._stop_if_fenced()
-        self._heart.beat(step, loss, tokens_per_second)
+        self._heart.beat(step, loss, tokens_per_second, data_wait)
 
     # ---------------------------------------------------------------- resuming
 

@@ -375,7 +375,7 @@ def test_retention_runs_after_each_commit(store: MemoryStore) -> None:
 
 def test_heartbeats_tell_step_loss_and_phase(ears: Ears) -> None:
     run = Run(replace(ALONE, rank=3, heartbeat=ears.path), None)
-    run.heartbeat(7, loss=0.25, tokens_per_second=1000.0)
+    run.heartbeat(7, loss=0.25, tokens_per_second=1000.0, data_wait=0.5)
     with run.phase("evaluate"):
         pass
     run.heartbeat(8, loss=float("nan"))
@@ -388,6 +388,7 @@ def test_heartbeats_tell_step_loss_and_phase(ears: Ears) -> None:
         ("step", 8),
     ]
     assert lines[1]["loss"] == 0.25
+    assert lines[1]["data_wait"] == 0.5
     assert lines[1]["rank"] == 3
     assert lines[1]["pid"] == os.getpid()
     assert lines[4]["loss"] is None, "JSON has no NaN"
