@@ -2,7 +2,7 @@
 # constraints.txt was resolved for Python 3.11; another one is taken only when it is named:
 #     make setup PYTHON=/path/to/python3.12
 PYTHON ?= python3.11
-EXTRAS := controller,node,diagnose,train,demo,postgres,dev
+EXTRAS := controller,node,diagnose,train,demo,postgres,s3,dev
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.holdfast-stamp

@@ -40,6 +40,8 @@ EXTRAS: Mapping[str, str] = {
     "tiktoken": "train",
     "torch": "train",
     "psycopg": "postgres",
+    "boto3": "s3",
+    "botocore": "s3",
     "pynvml": "node",
 }
 

@@ -25,6 +25,7 @@ from pydantic import (
 
 from orchestrator.config.models import Strict
 from orchestrator.errors import UserError
+from orchestrator.runtime.s3 import parse_url
 
 _UNITS = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _PLAIN = re.compile(r"(?:(\d+(?:\.\d+)?)(ms|d|h|m|s))+")
@@ -157,10 +158,16 @@ def store_url(value: str, folder: Path) -> str:
         if split.netloc or not split.path.startswith("/"):
             raise ValueError(f"expected file:///absolute/path, got {value!r}")
         return Path(os.path.normpath(unquote(split.path))).as_uri()
+    if split.scheme == "s3":
+        try:
+            parse_url(value)
+        except UserError as error:
+            raise ValueError(str(error)) from error
+        return value
     if "://" in value:
         raise ValueError(
-            f"places of the kind {split.scheme}:// come with a later version; "
-            "give a folder that every node can reach: /path or file:///path"
+            f"no store is of the kind {split.scheme}://; give a folder that every node can reach "
+            "(/path or file:///path), or s3://BUCKET/PREFIX"
         )
     return absolute(value, folder).as_uri()
 

@@ -88,7 +88,9 @@ class Agent:
         self._notes = Notebook()
         self._store = StoreProcess(spec.python, spec.host)
         self._register = (
-            None if spec.register is None else Register(open_store(spec.register, exists=True))
+            None
+            if spec.register is None
+            else Register(open_store(spec.register, spec.env, exists=True))
         )
         self._register_bench = Bench("register", self._rung, chores.REGISTER_LIMIT)
         self._store_bench = Bench("store process", self._rung, STORE_LIMIT + 1.0)

@@ -15,7 +15,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISREG
@@ -99,26 +99,37 @@ class Store(Protocol):
         """
 
 
+def is_key(key: str) -> bool:
+    """Say whether every store can hold this key."""
+    return len(key) <= KEY_MAX and all(_SEGMENT.fullmatch(part) for part in key.split("/"))
+
+
 def check_key(key: str) -> str:
     """Return the key if every store can hold it; raises `BadKeyError` if not."""
-    segments = key.split("/")
-    if len(key) > KEY_MAX or not all(_SEGMENT.fullmatch(segment) for segment in segments):
+    if not is_key(key):
         raise BadKeyError(f"not a key: {key[:80]!r}")
     return key
 
 
-def open_store(url: str, *, exists: bool = False) -> Store:
-    """Return the store at `file:///dir` or at a plain path; raises `UserError` on any other URL.
+def open_store(url: str, env: Mapping[str, str] | None = None, *, exists: bool = False) -> Store:
+    """Return the store at `file:///dir`, a plain path or `s3://bucket/prefix`.
 
-    With `exists` it was made before, by whoever began the run (see `Store.must_exist`).
+    `env` may hold what an object store is entered with. With `exists` it was made before, by
+    whoever began the run (see `Store.must_exist`). Raises `UserError` on any other URL.
     """
     parts = urlsplit(url)
+    if parts.scheme == "s3":
+        from orchestrator.runtime.s3 import S3Store  # the only one that needs a library
+
+        return S3Store(url, env)
     if parts.scheme == "file" and parts.netloc in ("", "localhost") and parts.path not in ("", "/"):
-        store = DirectoryStore(unquote(parts.path))
+        store: Store = DirectoryStore(unquote(parts.path))
     elif url and "://" not in url:
         store = DirectoryStore(url)
     else:
-        raise UserError(f"no store for {url!r}: give a path or file:///absolute/path")
+        raise UserError(
+            f"no store for {url!r}: give a path, file:///absolute/path or s3://BUCKET/PREFIX"
+        )
     if exists:
         store.must_exist()
     return store

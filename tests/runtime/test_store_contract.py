@@ -13,13 +13,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from orchestrator.runtime.s3 import S3Store
 from orchestrator.runtime.store import BadKeyError, DirectoryStore, MissingKeyError, Store
+from tests.runtime.s3_servers import KEYS, bucket, moto
 from tests.runtime.stores import FailingStore, MemoryStore
 
 MAKERS: dict[str, Callable[[Path], Store]] = {
     "directory": lambda folder: DirectoryStore(folder / "store"),
     "memory": lambda _: MemoryStore(),
     "failing": lambda _: FailingStore(MemoryStore()),
+    "s3": lambda _: S3Store(bucket(moto()), KEYS),
 }
 
 
