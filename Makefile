@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.holdfast-stamp
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: setup demo test check format bench bench-model bench-recovery fuzz soak simulate-soak test-fleet clean
+.PHONY: setup demo test check format bench bench-model bench-recovery fuzz soak simulate-soak test-fleet soak-fleet clean
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -32,9 +32,17 @@ demo: setup
 test: setup
 	$(BIN)/python -m pytest -n auto --maxprocesses 4
 
-# Needs root: real file systems that fill up, control groups that freeze.
+# Needs root: a rack of real sshd in namespaces, Slurm, Ceph, PostgreSQL, file systems that fill up.
+# The network, the processes and the mounts of it are of its own; nothing outlives it.
+OWN := unshare --net --mount --pid --fork --kill-child --mount-proc sh -c '"$$@"; exit $$?' fleet
 test-fleet: setup
-	$(BIN)/python -m pytest -m root --override-ini=testpaths=tests/fleet
+	tools/install_fleet
+	$(OWN) $(BIN)/python -m pytest -m "root and not soak" --override-ini=testpaths=tests/fleet
+
+# The same rack, for longer: run by hand.
+soak-fleet: setup
+	tools/install_fleet
+	$(OWN) $(BIN)/python -m pytest -s -m "root and soak" --override-ini=testpaths=tests/fleet --timeout=7200
 
 # Slow: no healthy generation is ever ended, twenty times over; two hundred random kill schedules.
 soak: setup

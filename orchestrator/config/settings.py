@@ -26,7 +26,7 @@ from orchestrator.config.documents import read
 from orchestrator.config.models import Strict, build
 from orchestrator.config.policy import PolicyFile, to_policy
 from orchestrator.config.scalars import Duration, Folder, SecretRef, absolute, duration
-from orchestrator.config.ssh import a_list
+from orchestrator.config.ssh import NodePath, a_list
 from orchestrator.core.nodes import ClusterName
 from orchestrator.core.policies import Policy
 
@@ -73,6 +73,10 @@ class HealthSettings(Strict):
 
     expect_gpus: int | None = Field(
         default=None, ge=0, description="GPUs per node; fewer is a finding"
+    )
+    kernel_log: NodePath | None = Field(
+        default=None,
+        description="file with the kernel's log on nodes of other computers; default: /dev/kmsg",
     )
     every: Duration = Field(
         default=duration("60s"), description="duration between two runs of the checks"

@@ -107,8 +107,7 @@ def _ssh(settings: Settings, cluster: ClusterSettings) -> Site:
 
     def health(node: str, boot_id: str) -> tuple[str, ...]:
         del boot_id  # the kernel's own is the truth there
-        gpus = ["--expect-gpus", str(_gpus(settings, cluster))]
-        return (*installed.checks, "-o", "json", *gpus, "--disk", str(ssh.node_folder))
+        return (*installed.checks, *_options(settings, cluster), "--disk", str(ssh.node_folder))
 
     def tunnel(node: str, host: str, port: int, limit: float) -> AbstractContextManager[Connection]:
         return fleet.connect(node, host, port, limit)
@@ -172,6 +171,13 @@ def _inventory(cluster: ClusterSettings, ssh: SshSettings) -> SshInventory:
         reboot=ssh.reboot or (),
         switch=Switch(power.status or (), power.cycle or (), power.limit.total_seconds()),
     )
+
+
+def _options(settings: Settings, cluster: ClusterSettings) -> tuple[str, ...]:
+    """Return what the checks are told on nodes of other computers."""
+    log = settings.health.kernel_log
+    options = ("-o", "json", "--expect-gpus", str(_gpus(settings, cluster)))
+    return options if log is None else (*options, "--kernel-log", log)
 
 
 def _gpus(settings: Settings, cluster: ClusterSettings) -> int:

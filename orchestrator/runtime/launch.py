@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import HoldfastError, PermanentError, TransientError
-from orchestrator.runtime import guard, processes, staging
+from orchestrator.runtime import guard, interfaces, processes, staging
 from orchestrator.runtime import spec as specs
 from orchestrator.runtime.cgroup import ControlGroup
 from orchestrator.runtime.place import (
@@ -64,7 +64,7 @@ def start(home: Path, spec: AgentSpec, agent: str = guard.AGENT) -> Said:
         _refuse_if_newer(home, spec)
         _clear(home, why=f"cleared for {spec.run}")
         _furnish(place, spec)
-        return _await_agent(place, _fork_guard(place, agent))
+        return _await_agent(place, _fork_guard(place, agent, spec.host))
 
 
 def find(place: Place) -> Said:
@@ -156,7 +156,7 @@ def _furnish(place: Place, spec: AgentSpec) -> None:
     write_atomically(place.key, spec.key.encode(), mode=0o600)
 
 
-def _fork_guard(place: Place, agent: str) -> subprocess.Popen[bytes]:
+def _fork_guard(place: Place, agent: str, host: str) -> subprocess.Popen[bytes]:
     """Start the guard in a session of its own; it keeps nothing of this process open."""
     command = [sys.executable, "-m", "orchestrator.runtime.guard", "--home", str(place.home)]
     with (place.logs / "agent.log").open("ab") as log:
@@ -166,7 +166,7 @@ def _fork_guard(place: Place, agent: str) -> subprocess.Popen[bytes]:
             stdout=log,
             stderr=log,
             cwd=place.home,
-            env=_environment(place, os.environ),
+            env={**interfaces.variables(host, os.environ), **_environment(place, os.environ)},
             start_new_session=True,
         )
 

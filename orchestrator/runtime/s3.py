@@ -98,7 +98,7 @@ class S3Store:
         pause: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Remember the place; nothing is asked yet.
+        """Make the client, which takes a moment (an agent does it before it listens); ask nothing.
 
         `env` may hold AWS_ACCESS_KEY_ID and its companions; without them boto3 looks where it
         always does. `answer` is in seconds.
@@ -109,6 +109,7 @@ class S3Store:
         self._lock = threading.Lock()
         self._client: tuple[int, Any] | None = None  # (pid, client)
         self._proven = False
+        self._s3()
 
     @property
     def place(self) -> str:

@@ -45,6 +45,9 @@ class LocalFleet:
     #: a count of local nodes, or whatever else the file says of a cluster
     clusters: Mapping[str, int | dict[str, Any]] = field(default_factory=lambda: {"ash": 3})
     policy: dict[str, Any] = field(default_factory=dict)
+    ledger_url: str | None = None  #: default: SQLite in the state folder
+    health: dict[str, Any] = field(default_factory=dict)
+    env: dict[str, str] = field(default_factory=dict)  #: of daemon and commands
     daemons: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -55,16 +58,15 @@ class LocalFleet:
             else {"name": name, **about}
             for name, about in self.clusters.items()
         ]
-        self.config.write_text(
-            yaml.safe_dump(
-                {
-                    "state": "state",
-                    "clusters": clusters,
-                    "policy": {**POLICY, **self.policy},
-                    "health": {"expect_gpus": 0, "every": "1s", "limit": "10s"},
-                }
-            )
-        )
+        body: dict[str, Any] = {
+            "state": "state",
+            "clusters": clusters,
+            "policy": {**POLICY, **self.policy},
+            "health": {"expect_gpus": 0, "every": "1s", "limit": "10s", **self.health},
+        }
+        if self.ledger_url is not None:
+            body["ledger"] = self.ledger_url
+        self.config.write_text(yaml.safe_dump(body))
 
     @property
     def config(self) -> Path:
@@ -76,21 +78,30 @@ class LocalFleet:
 
     @property
     def ledger(self) -> Ledger:
-        return open_ledger(f"sqlite:///{self.state / 'ledger.db'}")
+        return open_ledger(self.ledger_url or f"sqlite:///{self.state / 'ledger.db'}")
 
     def command(self, *words: str) -> list[str]:
         return [sys.executable, "-m", "orchestrator.cli", "--config", str(self.config), *words]
 
     def holdfast(self, *words: str, limit: float = 60) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            self.command(*words), capture_output=True, text=True, timeout=limit, check=False
+            self.command(*words),
+            capture_output=True,
+            text=True,
+            timeout=limit,
+            check=False,
+            env={**os.environ, **self.env},
         )
 
     def start_daemon(self) -> subprocess.Popen[bytes]:
         log = (self.folder / "daemon.log").open("ab")
         with log:
             daemon = subprocess.Popen(
-                self.command("daemon", "run"), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                self.command("daemon", "run"),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **self.env},
             )
         self.daemons.append(daemon)
         return daemon

@@ -7,6 +7,7 @@ answer on an open connection loses it, and is then treated the same.
 
 from __future__ import annotations
 
+import logging
 import random
 import socket
 import threading
@@ -39,6 +40,9 @@ IDLE_POLL = 1.0  #: seconds between two looks of paramiko's reader at its own en
 GRACE = 1.0  #: seconds after a limit until the watchdog drops the connection
 PATIENT = 5.0  #: seconds; a host silent for a limit this long is treated as gone
 
+#: paramiko logs what it also raises, with tracebacks; whoever gets the error tells it once
+QUIET = logging.getLogger("holdfast.ssh.paramiko")
+
 Dial = Callable[[float], Any]  #: limit in seconds -> an open socket
 
 
@@ -62,6 +66,7 @@ class SshLink:
         self._sessions = threading.BoundedSemaphore(access.sessions_max)
         self._transport: paramiko.Transport | None = None
         self._failure: _Failure | None = None
+        QUIET.setLevel(logging.CRITICAL)
         self._silences = 0  #: opens in a row that timed out
 
     @contextmanager
@@ -170,7 +175,7 @@ class SshLink:
             transport = paramiko.Transport(sock, disabled_algorithms=DISABLED)
             left = max(0.1, end - time.monotonic())
             transport.banner_timeout = transport.handshake_timeout = transport.auth_timeout = left
-            transport.set_log_channel("holdfast.ssh")
+            transport.set_log_channel(QUIET.name)
             with self._dog.alarm(left + GRACE, transport.close):
                 self._shake_hands(transport, left)
                 self._log_in(transport)
