@@ -16,14 +16,15 @@ from pydantic import (
 
 from orchestrator.config.models import Strict, nearest
 from orchestrator.config.scalars import Name
+from orchestrator.config.slurm import SlurmSettings
 from orchestrator.config.ssh import MachineSettings, SshSettings, a_list
 from orchestrator.core.nodes import NodeName
 
 NODES_MAX = 4096  #: in one cluster
-PROVIDERS = ("local", "ssh")
-PROVIDERS_LATER = ("slurm", "kubernetes")
+PROVIDERS = ("local", "ssh", "slurm")
+PROVIDERS_LATER = ("kubernetes",)
 #: provider -> engines that can put agents on its nodes, the default first
-ENGINES = {"local": ("local",), "ssh": ("ssh",)}
+ENGINES = {"local": ("local",), "ssh": ("ssh",), "slurm": ("slurm",)}
 
 
 def _provider(value: str) -> str:
@@ -65,7 +66,7 @@ class ClusterSettings(Strict):
     name: Name = Field(description="name of the cluster")
     provider: Annotated[str, AfterValidator(_provider)] = Field(
         description="who rents it to us: local (folders and processes of this computer), "
-        "ssh (a list of hosts)"
+        "ssh (a list of hosts), slurm (nodes of a Slurm cluster)"
     )
     engine: str | None = Field(
         default=None, description="what puts agents on its nodes; default: that of the provider"
@@ -82,6 +83,7 @@ class ClusterSettings(Strict):
         default=None, ge=0, description="US dollars per machine and hour"
     )
     ssh: SshSettings | None = Field(default=None, description="how nodes are reached by SSH")
+    slurm: SlurmSettings | None = Field(default=None, description="how nodes are taken from Slurm")
 
     @field_validator("engine")
     @classmethod
@@ -93,8 +95,9 @@ class ClusterSettings(Strict):
 
     @model_validator(mode="after")
     def _of_one_kind(self) -> Self:
-        if self.ssh is not None and self.provider != "ssh":
-            raise ValueError(f"`ssh` has no meaning with provider {self.provider}")
+        for part in ("ssh", "slurm"):
+            if getattr(self, part) is not None and self.provider != part:
+                raise ValueError(f"`{part}` has no meaning with provider {self.provider}")
         if self.engine is not None and self.engine not in ENGINES[self.provider]:
             can = ", ".join(ENGINES[self.provider])
             raise ValueError(f"engine {self.engine!r} cannot start agents there; it can: {can}")

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from orchestrator.config.settings import ClusterSettings, Settings
+from orchestrator.config.slurm import SlurmSettings
 from orchestrator.config.ssh import MachineSettings, SshSettings
 from orchestrator.core.nodes import ClusterName
 from orchestrator.daemon.pools import WORKERS
@@ -17,6 +18,7 @@ from orchestrator.engines.installed import Installed
 from orchestrator.engines.launched import LaunchedEngine
 from orchestrator.engines.local import LocalEngine
 from orchestrator.engines.site import Site
+from orchestrator.engines.slurm import Holding, SlurmHolds
 from orchestrator.errors import PermanentError
 from orchestrator.runtime.wire import Connection
 from orchestrator.transports.child import OwnRun
@@ -25,6 +27,8 @@ from orchestrator.transports.ssh import Access, HostAddress, Identity, SshFleet
 from orchestrator.transports.ssh.hostkeys import pin
 from providers.api import Capability, MachineListed, Power, Run
 from providers.local import LocalMachines, LocalProvider
+from providers.slurm import SlurmNodes, SlurmProvider
+from providers.slurm import capabilities as slurm_capabilities
 from providers.ssh import SshInventory, SshProvider, Switch, capabilities
 
 WORKERS_MAX = 32  #: threads of one cluster's pool; more only wait for the interpreter's lock
@@ -37,6 +41,8 @@ def build_site(settings: Settings, cluster: ClusterSettings) -> Site:
             return _local(settings, cluster)
         case "ssh":
             return _ssh(settings, cluster)
+        case "slurm":
+            return _slurm(settings, cluster)
         case other:
             raise PermanentError(f"no provider is called {other}")
 
@@ -46,6 +52,8 @@ def abilities(cluster: ClusterSettings) -> frozenset[Capability]:
     match cluster.provider:
         case "ssh":
             return capabilities(_inventory(cluster, cluster.ssh or SshSettings()))
+        case "slurm":
+            return slurm_capabilities(_slurm_nodes(cluster, cluster.slurm or SlurmSettings()))
         case _:
             return LocalProvider.capabilities
 
@@ -124,6 +132,56 @@ def _ssh(settings: Settings, cluster: ClusterSettings) -> Site:
         health_limit=settings.health.limit.total_seconds(),
     )
     return site if ssh.direct else replace(site, reach=tunnel)
+
+
+def _slurm(settings: Settings, cluster: ClusterSettings) -> Site:
+    """Return the hands and eyes of nodes of a Slurm cluster."""
+    slurm = cluster.slurm or SlurmSettings()
+    own = OwnRun({"SLURM_CONF": str(slurm.conf)} if slurm.conf else None)
+    installed = Installed(bundle(), Path(slurm.folder), slurm.python)
+    holds = SlurmHolds(_holding(slurm), installed, own)
+    provider = SlurmProvider(_slurm_nodes(cluster, slurm), own)
+    listens = {one.name: one.cluster_address for one in cluster.machines}
+
+    def host(node: str) -> str:
+        return listens.get(node) or provider.address(node)
+
+    def health(node: str, boot_id: str) -> tuple[str, ...]:
+        del node, boot_id  # the kernel's own is the truth there
+        return (*installed.checks, *_options(settings, cluster), "--disk", slurm.folder)
+
+    return Site(
+        cluster=ClusterName(cluster.name),
+        provider=provider,
+        engine=LaunchedEngine(holds.run, holds.home, lambda node: installed.launch),
+        run=holds.run,
+        home=holds.home,
+        host=host,
+        health=health,
+        health_every=settings.health.every.total_seconds(),
+        health_limit=settings.health.limit.total_seconds(),
+    )
+
+
+def _holding(slurm: SlurmSettings) -> Holding:
+    named = {"partition": slurm.partition, "account": slurm.account, "qos": slurm.qos}
+    options = [f"--{name}={value}" for name, value in named.items() if value is not None]
+    minutes = max(1, round(slurm.time.total_seconds() / 60))
+    words = (*options, *(slurm.options or ()))
+    return Holding(Path(slurm.folder), slurm.python, minutes, words)
+
+
+def _slurm_nodes(cluster: ClusterSettings, slurm: SlurmSettings) -> SlurmNodes:
+    return SlurmNodes(
+        cluster=cluster.name,
+        nodes=tuple(one.name for one in cluster.machines),
+        sku=cluster.sku,
+        accelerators=cluster.accelerators,
+        cohort=cluster.cohort,
+        price_per_hour=cluster.price_per_hour,
+        reboot=slurm.reboot,
+        serials={one.name: one.serials for one in cluster.machines},
+    )
 
 
 def ssh_fleet(cluster: ClusterSettings) -> SshFleet:

@@ -21,10 +21,10 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from orchestrator.errors import HoldfastError, PermanentError, TransientError
-from orchestrator.runtime import guard, interfaces, processes, staging
+from orchestrator.runtime import guard, interfaces, porter, processes, staging
 from orchestrator.runtime import spec as specs
 from orchestrator.runtime.cgroup import ControlGroup
 from orchestrator.runtime.place import (
@@ -156,17 +156,44 @@ def _furnish(place: Place, spec: AgentSpec) -> None:
     write_atomically(place.key, spec.key.encode(), mode=0o600)
 
 
-def _fork_guard(place: Place, agent: str, host: str) -> subprocess.Popen[bytes]:
-    """Start the guard in a session of its own; it keeps nothing of this process open."""
+class _Child(Protocol):
+    returncode: Any
+
+    def poll(self) -> int | None: ...
+
+
+class _Distant:
+    """A guard that a porter started: not our child."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        process = processes.read(self._pid)
+        return None if process is not None and not process.dead else 1
+
+
+def _fork_guard(place: Place, agent: str, host: str) -> _Child:
+    """Start the guard in a session of its own; it keeps nothing of this process open.
+
+    Inside a scheduler's allocation its porter starts it, for this command's own step ends.
+    """
     command = [sys.executable, "-m", "orchestrator.runtime.guard", "--home", str(place.home)]
+    command += ["--run", place.run, "--agent", agent]
+    env = {**interfaces.variables(host, os.environ), **_environment(place, os.environ)}
+    asked = os.environ.get(porter.VARIABLE)
+    if asked:
+        pid = porter.ask(Path(asked), command, env, place.home, place.logs / "agent.log")
+        return _Distant(pid)
     with (place.logs / "agent.log").open("ab") as log:
         return subprocess.Popen(
-            [*command, "--run", place.run, "--agent", agent],
+            command,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             cwd=place.home,
-            env={**interfaces.variables(host, os.environ), **_environment(place, os.environ)},
+            env=env,
             start_new_session=True,
         )
 
@@ -178,7 +205,7 @@ def _environment(place: Place, inherited: Mapping[str, str]) -> dict[str, str]:
     return {**kept, **place.marker, "PYTHONPATH": str(place.site)}
 
 
-def _await_agent(place: Place, child: subprocess.Popen[bytes]) -> Said:
+def _await_agent(place: Place, child: _Child) -> Said:
     until = time.monotonic() + START_LIMIT
     while time.monotonic() < until:
         said = read_json(place.agent)

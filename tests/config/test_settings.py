@@ -97,8 +97,8 @@ def test_a_count_of_nodes_names_them_and_a_list_is_taken_as_it_is(load: Load) ->
             "holdfast.yaml:1: clusters[0].provider: this key is required",
         ),
         (
-            "clusters: [{name: a, provider: slurm, nodes: 1}]",
-            "clusters[0].provider: provider 'slurm' comes with a later version; now: local",
+            "clusters: [{name: a, provider: kubernetes, nodes: 1}]",
+            "clusters[0].provider: provider 'kubernetes' comes with a later version; now: local",
         ),
         (
             "clusters: [{name: a, provider: loca, nodes: 1}]",

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -18,6 +19,23 @@ from tests.transports.sshd import SSHD
 __all__ = ["make_fleet", "postgres"]
 
 HOSTS = 6
+
+
+@pytest.fixture(scope="session", autouse=True)
+def loopback() -> None:
+    """In a network of our own even the loopback card is down at first.
+
+    Some programs (Slurm's) want one address beside it before they look up any.
+    """
+    if os.getuid() != 0 or not own_network():
+        return
+    for words in (
+        "link set lo up",
+        "link add hf0 type bridge",
+        "addr add 10.78.0.1/24 dev hf0",
+        "link set hf0 up",
+    ):
+        subprocess.run(["ip", *words.split()], check=True)
 
 
 @pytest.fixture(scope="session")

@@ -105,4 +105,4 @@ def rack(folder: Path, count: int) -> Iterator[Rack]:
 
 def own_network() -> bool:
     """Say whether we run in a network of our own, where bridges may be made: it has no cards."""
-    return {name for _, name in socket.if_nameindex()} <= {"lo"}
+    return {name for _, name in socket.if_nameindex()} <= {"lo", "hf0"}

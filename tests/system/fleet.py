@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ class LocalFleet:
     def state(self) -> Path:
         return self.folder / "state"
 
-    @property
+    @cached_property
     def ledger(self) -> Ledger:
         return open_ledger(self.ledger_url or f"sqlite:///{self.state / 'ledger.db'}")
 
@@ -176,3 +177,5 @@ class LocalFleet:
             daemon.wait()
         for home in self.homes:
             processes.kill_home(home)
+        if "ledger" in self.__dict__:
+            self.ledger.close()
