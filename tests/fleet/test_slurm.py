@@ -51,6 +51,14 @@ def own(slurm: Slurm) -> OwnRun:
     return OwnRun({"SLURM_CONF": str(slurm.conf)})
 
 
+@pytest.fixture(scope="module")
+def folder(slurm: Slurm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Hold the nodes once for all tests of the engine suite."""
+    yield tmp_path_factory.mktemp("far")
+    slurm.do("scancel", "--me")
+    engines.until("it is idle", lambda: not slurm.do("squeue", "--noheader").strip())
+
+
 class TestProvider:
     """The suite of all providers, on three nodes of a real Slurm."""
 
@@ -90,13 +98,6 @@ class TestProvider:
 
 class TestEngine:
     """The suite of all engines, inside jobs of a real Slurm."""
-
-    @pytest.fixture(scope="class")
-    def folder(self, slurm: Slurm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-        """Hold the nodes once for all tests of the suite."""
-        yield tmp_path_factory.mktemp("far")
-        slurm.do("scancel", "--me")
-        engines.until("it is idle", lambda: not slurm.do("squeue", "--noheader").strip())
 
     @pytest.fixture
     def world(self, slurm: Slurm, folder: Path) -> Iterator[engine_worlds.World]:
@@ -182,6 +183,8 @@ def cluster(slurm: Slurm, folder: Path) -> dict[str, Any]:
 def test_a_job_runs_inside_slurm_and_a_killed_rank_comes_back(
     slurm: Slurm, make_fleet: Callable[..., LocalFleet], tmp_path: Path
 ) -> None:
+    slurm.do("scancel", "--me")  # those of the suites hold their nodes for another folder
+    engines.until("it is idle", lambda: not slurm.do("squeue", "--noheader").strip())
     fleet = make_fleet(
         clusters={"ash": cluster(slurm, tmp_path / "nodes")}, policy={"sweep_after": "20s"}
     )
