@@ -76,6 +76,18 @@ class Slurm:
     def conf(self) -> Path:
         return self.folder / "slurm.conf"
 
+    @property
+    def silent(self) -> Path:
+        """A file in which the controller's port is one where nobody listens."""
+        found = self.folder / "silent.conf"
+        if not found.exists():
+            lines = [
+                f"SlurmctldPort={free_ports(1)[0]}" if line.startswith("SlurmctldPort=") else line
+                for line in self.conf.read_text().splitlines()
+            ]
+            found.write_text("\n".join([*lines, "MessageTimeout=1", "TCPTimeout=1", ""]))
+        return found
+
     def start(self) -> None:
         for name in ("run", "state", "munge"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)

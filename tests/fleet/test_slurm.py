@@ -66,7 +66,7 @@ class TestProvider:
     def world(self, slurm: Slurm) -> Iterator[provider_worlds.World]:
         nodes = provider_worlds.NODES
         about = SlurmNodes("ash", nodes, "h100", 8, "first", 2.0, serials={n: (n,) for n in nodes})
-        broken = OwnRun({"SLURM_CONF": "/nowhere"})
+        broken = OwnRun({"SLURM_CONF": str(slurm.silent)})
 
         class Switched:
             down = False
@@ -102,7 +102,7 @@ class TestEngine:
     @pytest.fixture
     def world(self, slurm: Slurm, folder: Path) -> Iterator[engine_worlds.World]:
         run = own(slurm)
-        away = OwnRun({"SLURM_CONF": "/nowhere"})
+        away = OwnRun({"SLURM_CONF": str(slurm.silent)})
 
         class Switched:
             away = False
