@@ -40,6 +40,7 @@ POLICY: dict[str, Any] = {
     "evictions_per_hour": 50,
     "quarantine_share": 0.5,
     "intent_limit": "30s",
+    "inventory_every": "3s",  # each look at a host's power is a program of its own
 }
 
 
@@ -75,7 +76,7 @@ class Storm:
         found = self.ranks()
         return found if len(found) >= 2 else None
 
-    def recovered(self, since: float, what: str, limit: float = 240) -> None:
+    def recovered(self, since: float, what: str, limit: float = 300) -> None:
         """Wait for a commit that counts, written after a moment."""
         register = self.register
 
@@ -138,10 +139,10 @@ def test_eleven_faults_leave_the_weights_as_they_were(
         print(f"{fault.__name__}: {took[fault.__name__]} s", flush=True)
         assert not storm.over(), f"the job ended before {fault.__name__} could hit it"
     for name in ("calm", "storm"):
-        assert fleet.finish(name, limit=300).state is JobState.SUCCEEDED, fleet.job(name)
+        assert fleet.finish(name, limit=600).state is JobState.SUCCEEDED, fleet.job(name)
     assert digest(fleet, calm_url) == digest(fleet, storm_url)
     assert_no_double_commit(storm.register)
-    verified = fleet.holdfast("checkpoint", "verify", storm_url, limit=180)
+    verified = fleet.holdfast("checkpoint", "verify", storm_url, limit=300)
     assert verified.returncode in (0, 1), verified.stderr
     fleet.until("nothing is left", lambda: not left_behind(), 60)
     log = (fleet.folder / "daemon.log").read_text()
@@ -259,7 +260,7 @@ FAULTS: tuple[Callable[[Storm], None], ...] = (
 
 
 def digest(fleet: LocalFleet, url: str) -> str:
-    done = fleet.holdfast("checkpoint", "digest", url, limit=120)
+    done = fleet.holdfast("checkpoint", "digest", url, limit=300)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
