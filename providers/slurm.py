@@ -154,8 +154,9 @@ def parse_nodes(out: bytes) -> list[NodeSeen]:
 
     23.02's sinfo lists partitions of nodes under `sinfo`; 22.05's lists nodes under `nodes`.
     """
+    body = _json(out)
     try:
-        return list(_nodes(_json(out)))
+        return list(_nodes(body))
     except (TypeError, ValueError, AttributeError) as error:
         raise TransientError(f"Slurm's JSON is not as we know it: {error}") from error
 
@@ -203,7 +204,21 @@ def _json(out: bytes) -> dict[str, Any]:
         raise TransientError(f"Slurm said no JSON: {error}") from error
     if not isinstance(body, dict):
         raise TransientError("Slurm said no JSON object")
+    refuse_errors(body)
     return body
+
+
+def refuse_errors(body: Mapping[str, Any]) -> None:
+    """Raise `TransientError` if an answer names errors.
+
+    With a controller that is down, 22.05 prints an empty list, the error beside it, and exits 0.
+    """
+    errors = body.get("errors")
+    if errors:
+        first = errors[0] if isinstance(errors, list) else errors
+        about = first if isinstance(first, dict) else {"error": first}
+        said = about.get("description") or about.get("error") or "no reason given"
+        raise TransientError(f"Slurm answered with an error: {_clean(str(said))}")
 
 
 def _reason(text: str) -> str:

@@ -20,6 +20,7 @@ from orchestrator.engines.installed import Installed
 from orchestrator.errors import PermanentError, TransientError
 from orchestrator.runtime.porter import VARIABLE, door
 from providers.api import Completed, Run
+from providers.slurm import refuse_errors
 
 LIMIT = 8.0  #: seconds for one of Slurm's own commands
 STEP_START = 10.0  #: seconds a step may take to begin, on top of its command's limit
@@ -152,9 +153,11 @@ class SlurmHolds:
 def parse_jobs(out: bytes) -> list[HoldingJob]:
     """Read `squeue --json` of 22.05 (words) or 23.02+ (lists, {"number": N}); newest first."""
     try:
-        rows = list(json.loads(out).get("jobs") or [])
+        body = json.loads(out)
+        rows = list(body.get("jobs") or [])
     except (ValueError, RecursionError, AttributeError, TypeError) as error:
         raise TransientError(f"squeue said no JSON: {error}") from error
+    refuse_errors(body)
     jobs = [job for row in rows if isinstance(row, Mapping) and (job := _job_of(row)) is not None]
     return sorted(jobs, key=lambda job: -job.id)
 

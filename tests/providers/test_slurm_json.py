@@ -72,6 +72,22 @@ def test_what_is_no_json_object_is_an_error_that_may_pass(out: bytes) -> None:
         parse_jobs(out)
 
 
+#: What 22.05 prints, with exit code 0, while slurmctld does not answer.
+DOWN = {"errors": [{"error": "Unspecified error", "errno": -1}], "nodes": [], "jobs": []}
+
+
+@pytest.mark.parametrize("errors", [DOWN["errors"], [{}], ["down"], {"error": "down"}, "down", 7])
+def test_an_empty_list_beside_an_error_is_not_a_list_of_nothing(errors: Any) -> None:
+    out = json.dumps({**DOWN, "errors": errors}).encode()
+    with pytest.raises(TransientError, match="answered with an error"):
+        parse_nodes(out)
+    with pytest.raises(TransientError, match="answered with an error"):
+        parse_jobs(out)
+    fine = json.dumps({**DOWN, "errors": []}).encode()
+    assert parse_nodes(fine) == []
+    assert parse_jobs(fine) == []
+
+
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
     lambda below: st.lists(below, max_size=3) | st.dictionaries(st.text(max_size=4), below),
