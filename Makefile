@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.holdfast-stamp
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: setup demo test check format bench bench-model bench-recovery fuzz soak simulate-soak test-fleet soak-fleet clean
+.PHONY: setup demo test check format bench bench-model bench-recovery fuzz soak simulate-soak mutants test-fleet soak-fleet clean
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -52,6 +52,11 @@ soak: setup
 simulate-soak: setup
 	$(BIN)/python -m tests.simulation.soak --schedules 10000
 	$(BIN)/python -m pytest -m soak --override-ini=testpaths=tests/simulation -n 2
+
+# The deciding code broken on purpose, one change at a time: who notices? (docs/mutants.md)
+mutants: setup
+	$(BIN)/python -m tests.mutants named
+	$(BIN)/python -m tests.mutants sample --count 120
 
 # A million inputs for each parser of what nodes and programs say.
 fuzz: setup
