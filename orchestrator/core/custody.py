@@ -270,6 +270,8 @@ def _patience(look: Look, node: Node, step: RepairStep, tries: list[datetime]) -
     if ended_well is False or still_off:
         failed = sum(moment >= node.since for moment in tries)
         doublings: int = 1 << max(0, min(failed - 1, RETRY_DOUBLINGS))
+        if look.refused(Repair(node.name, step, len(tries) - 1, "")):
+            return look.policy.probe_every * doublings
         return look.policy.look_every * RETRY_LOOKS * doublings
     match step:
         case RepairStep.RESET | RepairStep.REBOOT:

@@ -20,7 +20,7 @@ from orchestrator.core.verdicts import FaultClass, Finding, Severity, Verdict
 S = RepairStep
 #: Faults that a step need not cure for good: power and network come and go around a machine.
 PASSING = frozenset({LOST, UNSEEN, AGENT})
-REFUSALS_MAX = 10  #: of one step within a day, by the provider: about three hours of asking
+REFUSALS_MAX = 8  #: of one step within a day, by the provider: about two hours of asking
 STEPS = tuple(str(step) for step in LADDER)
 DOING = {
     S.RESET: "to be reset",

@@ -346,7 +346,9 @@ class Controller:
         if any(books.doing in STANDING for books in self.world.books.values()):
             return set(self.world.clusters)  # a job may go anywhere
         near: set[ClusterName] = set(self._busy)
-        near.update(machine.cluster for machine in self.world.machines.values() if machine.faults)
+        near.update(
+            one.cluster for one in self.world.machines.values() if one.faults and one.agents
+        )
         for message in messages:
             if isinstance(message, Bell):
                 continue

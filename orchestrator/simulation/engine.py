@@ -29,7 +29,7 @@ from orchestrator.simulation.weather import Weather, in_use
 from orchestrator.simulation.witness import Witness
 from orchestrator.simulation.world import World
 
-UNSETTLED = frozenset({NodeState.BURN_IN, NodeState.QUARANTINED, NodeState.DRAINING})
+UNSETTLED = frozenset({NodeState.BURN_IN, NodeState.DRAINING})
 ENDLESS = 1_000_000  #: attempts of a run that is meant to last for ever
 PRUNE_EVERY = 6 * 3_600.0
 HISTORY = timedelta(hours=1)

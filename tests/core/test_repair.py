@@ -134,7 +134,7 @@ def test_an_api_that_stays_down_is_given_up_and_told_of() -> None:
         world.run(3)
         world.fleet = replace(world.fleet, now=world.fleet.now + timedelta(hours=1))
     assert ("repair-limit", "a-1") in world.pages()
-    assert world.told("0 reboots within a day did not bring it back, and its provider refused 10")
+    assert world.told("0 reboots within a day did not bring it back, and its provider refused 8")
 
 
 @pytest.mark.parametrize(

@@ -70,11 +70,11 @@ class Liveness:
         """Say whether some cluster has enough truly good nodes that the ledger may use."""
         plan = self.sim.world.jobs[job]
         need = plan.nodes_min or plan.nodes
-        others = {
+        others = {  # members and standbys
             node
             for run, gang in self.sim.world.gangs.items()
             if run[0] != job and gang.training
-            for node in gang.members
+            for node in self.sim.world.agents_of(run)
         }
         return any(
             sum(self._good(node) and node not in others for node in self.sim.world.clusters[name])
