@@ -39,6 +39,15 @@ def test_a_fleet_of_ones_own(tmp_path: Path) -> None:
     assert answer["story"]
 
 
+def test_the_example_is_a_fleet() -> None:
+    file = Path(__file__).parents[2] / "examples" / "fleet.yaml"
+    code, said = run("--fleet", str(file), "--days", "0.5", "-o", "json")
+    assert code == 0, said
+    answer = json.loads(said)
+    assert answer["nodes"] == 84
+    assert answer["jobs"][0]["job"] == "big"
+
+
 def test_mistakes_in_a_fleet_are_told_with_their_line(tmp_path: Path) -> None:
     file = tmp_path / "fleet.yaml"
     file.write_text(FLEET.replace("nodes: 4", "nodes: four"))
