@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from orchestrator.cli.ask import by_option, place_order, reason_option, tell_answer
+from orchestrator.cli.ask import by_option, place_order, reason_option, tell_answer, yes_option
 from orchestrator.cli.find import find_cluster
 from orchestrator.cli.output import output_option, show_data, show_one, show_rows
 from orchestrator.cli.session import Session
@@ -12,7 +12,7 @@ from orchestrator.cli.session import Session
 
 @click.group()
 def cluster() -> None:
-    """See clusters."""
+    """See clusters, and prepare their nodes."""
 
 
 @cluster.command("list")
@@ -90,3 +90,49 @@ def show(session: Session, name: str, output: str) -> None:
         show_rows(cohorts, COHORT_COLUMNS, output)
         click.echo()
     show_rows(nodes, NODE_COLUMNS, output)
+
+
+@cluster.command()
+@click.argument("name", metavar="CLUSTER")
+@click.option("--all", "all_", is_flag=True, help="Also what is in order.")
+@output_option
+@click.pass_obj
+def doctor(session: Session, name: str, output: str, *, all_: bool) -> None:
+    """Look whether every node has what Holdfast needs; changes nothing. Exits with 1 if not."""
+    from orchestrator.cli.upkeep import examine
+
+    examine(session, find_cluster(session.clusters, name).name, output, all_=all_)
+
+
+@cluster.command()
+@click.argument("name", metavar="CLUSTER")
+@click.option(
+    "--limit",
+    default=600,
+    show_default=True,
+    help="Seconds to wait for nodes in a queue.",
+)
+@click.pass_obj
+def up(session: Session, name: str, limit: int) -> None:
+    """Put what Holdfast needs on every node, and take the nodes of a scheduler.
+
+    May be repeated: only what is missing is done. A node that is not ready is named, with the
+    reason, and the exit code is 1.
+    """
+    from orchestrator.cli.upkeep import prepare
+
+    prepare(session, find_cluster(session.clusters, name).name, limit)
+
+
+@cluster.command()
+@click.argument("name", metavar="CLUSTER")
+@yes_option
+@click.pass_obj
+def down(session: Session, name: str, *, yes: bool) -> None:
+    """Remove our programs from every node, and give the nodes of a scheduler back.
+
+    What ranks wrote stays. Refused while an attempt is open there.
+    """
+    from orchestrator.cli.upkeep import release
+
+    release(session, find_cluster(session.clusters, name).name, yes=yes)

@@ -1,27 +1,26 @@
-"""`holdfast job logs`: the ranks' own output, from the folders of local nodes."""
+"""`holdfast job logs`: the ranks' own output, wherever its nodes are."""
 
 from __future__ import annotations
 
-import re
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from orchestrator.cli.output import clean, say
+from orchestrator.cli.ranklogs import Log, Nodes, Source, newest, open_source
 from orchestrator.core.jobs import OVER, Attempt, Job
 from orchestrator.errors import UserError
-from orchestrator.runtime.place import Place
+from orchestrator.runtime.ranklogs import Piece
 
 if TYPE_CHECKING:
     from orchestrator.cli.session import Session
 
-FOLLOW_PAUSE = 0.3  #: seconds between two looks at the files
-READ_MAX = 16_000_000  #: bytes of one file looked at for its last lines
-LOG_NAME = re.compile(r"g(\d+)\.r(\d+)\.log")
+PAUSE_HERE, PAUSE_AWAY = 0.3, 2.0  #: seconds between two looks at files, at nodes
+BACK_MAX = 16_000_000  #: bytes of one log looked at for its last lines, if its node gives so much
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,73 +34,91 @@ class Wish:
     follow: bool
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Log:
-    """One rank's output in one generation."""
-
-    generation: int
-    rank: int
-    node: str
-    path: Path
-
-
 @dataclass(slots=True)
 class _Reader:
-    """Shows files from where it left off."""
+    """Shows logs from where it left off, in whole lines."""
 
+    source: Source
     tail: int
     many: bool = False
-    _offsets: dict[Path, int] = field(default_factory=dict)
+    _at: dict[Log, int] = field(default_factory=dict)
+    _rest: dict[Log, bytes] = field(default_factory=dict)  #: a line whose end was not written yet
 
-    def show(self, log: Log) -> None:
-        """Write what is new in one file; the first time only its last lines."""
-        size = log.path.stat().st_size
-        start = self._offsets.get(log.path)
-        self._offsets[log.path] = size
-        with log.path.open("rb") as file:
-            file.seek(max(0, size - READ_MAX) if start is None else start)
-            lines = file.read(size - file.tell()).decode(errors="replace").splitlines()
-        if start is None:
-            lines = lines[-self.tail :] if self.tail else []
-        self.many = self.many or len(self._offsets) > 1
+    def show(self, logs: list[Log], *, last: bool) -> None:
+        """Write what is new; of a log seen for the first time only its last lines.
+
+        With `last` a line without an end is written too.
+        """
+        self.many = self.many or len({*self._at, *logs}) > 1
+        more = {log: self._at.get(log, -BACK_MAX) for log in logs}
+        while more:
+            pieces = self.source.read(more)
+            for log in [log for log in logs if log in pieces]:
+                self._take(log, pieces[log])
+                if last and self._at[log] >= pieces[log].size:
+                    self._finish(log)
+            more = {
+                log: self._at[log]
+                for log, piece in pieces.items()
+                if piece.data and self._at[log] < piece.size
+            }
+
+    def _finish(self, log: Log) -> None:
+        rest = self._rest.pop(log, b"")
+        self._write(log, [rest] if rest else [])
+
+    def _take(self, log: Log, piece: Piece) -> None:
+        first, going_on = log not in self._at, piece.at == self._at.get(log)
+        lines = ((self._rest.get(log, b"") if going_on else b"") + piece.data).split(b"\n")
+        self._at[log] = piece.at + len(piece.data)
+        self._rest[log] = lines.pop()
+        if first:
+            whole = lines[1:] if piece.at else lines
+            kept = self.tail - bool(self._rest[log])
+            lines = whole[-kept:] if kept > 0 else []
+            self._rest[log] = self._rest[log] if self.tail else b""
+        self._write(log, lines)
+
+    def _write(self, log: Log, lines: list[bytes]) -> None:
         prefix = f"[rank {log.rank}] " if self.many else ""
         for line in lines:
+            text = line.decode(errors="replace").removesuffix("\r")
             # a terminal is not steered by what a job prints; a file gets the bytes as they are
-            click.echo(prefix + (clean(line) if sys.stdout.isatty() else line))
-
-
-def find_logs(session: Session, attempt: Attempt) -> list[Log]:
-    """Return every log of an attempt that lies on this computer, oldest generation first."""
-    folder = session.settings.cluster_folder(attempt.cluster)
-    run = f"{attempt.job}.{attempt.number}"
-    return sorted(
-        Log(int(name[1]), int(name[2]), home.name, path)
-        for home in folder.glob("*")
-        for path in Place(home, run).logs.glob("g*.r*.log")
-        if (name := LOG_NAME.fullmatch(path.name))
-    )
+            click.echo(prefix + (clean(text) if sys.stdout.isatty() else text))
 
 
 def show_logs(session: Session, job: Job, wish: Wish) -> None:
     """Show the logs of a job; raises `UserError` if there are none of what was asked for."""
     attempt = _attempt(session, job, wish.attempt)
-    logs = _chosen(find_logs(session, attempt), wish)
+    reader = _Reader(open_source(session, attempt), wish.tail)
+    logs = _chosen(reader.source.look(), wish)
+    silent = dict(_tell_silent(reader.source, {}))
     if not logs and not wish.follow:
+        where = "on this computer" if not isinstance(reader.source, Nodes) else "on a node we hear"
         raise UserError(
-            f"no rank of {job.name}/{attempt.number} has written anything on this computer"
+            f"no rank of {job.name}/{attempt.number} has written anything {where}"
             + (" that you asked for" if (wish.rank, wish.generation) != (None, None) else "")
         )
-    reader = _Reader(wish.tail, many=len(logs) > 1)
-    for log in logs:
-        reader.show(log)
+    reader.show(logs, last=not wish.follow)
     while wish.follow:
         over = _is_over(session, job)  # before the files, so that the last lines are not missed
-        for log in _chosen(find_logs(session, attempt), wish):
-            reader.show(log)
+        reader.show(_chosen(reader.source.look(), wish), last=over)
+        silent = dict(_tell_silent(reader.source, silent))
         if over:
             return
-        time.sleep(FOLLOW_PAUSE)
-        attempt = _attempt(session, job, wish.attempt)
+        time.sleep(PAUSE_AWAY if isinstance(reader.source, Nodes) else PAUSE_HERE)
+        now = _attempt(session, job, wish.attempt)
+        if now.number != attempt.number:
+            say(f"attempt {now.number}, on {now.cluster}")
+            attempt, reader = now, _Reader(open_source(session, now), wish.tail, many=reader.many)
+
+
+def _tell_silent(source: Source, told: Mapping[str, str]) -> Mapping[str, str]:
+    """Say which nodes do not answer, once each; return them."""
+    now = source.silent if isinstance(source, Nodes) else {}
+    for node in sorted(now.keys() - told.keys()):
+        say(f"warning: {clean(now[node])}: its logs are not shown")
+    return now
 
 
 def _attempt(session: Session, job: Job, number: int | None) -> Attempt:
@@ -116,8 +133,7 @@ def _attempt(session: Session, job: Job, number: int | None) -> Attempt:
 def _chosen(logs: list[Log], wish: Wish) -> list[Log]:
     if wish.rank is not None:
         logs = [log for log in logs if log.rank == wish.rank]
-    newest = max((log.generation for log in logs), default=0)
-    generation = newest if wish.generation is None else wish.generation
+    generation = newest(logs) if wish.generation is None else wish.generation
     return [log for log in logs if log.generation == generation]
 
 

@@ -62,7 +62,7 @@ COMMANDS: Mapping[str, Later] = {
     "status": Later("orchestrator.cli.fleet:status", "Show the fleet on one page."),
     "plan": Later("orchestrator.cli.fleet:plan", "Say what would be decided now; change nothing."),
     "why": Later("orchestrator.cli.why:why", "Tell the story of a node, a job or an attempt."),
-    "cluster": Later("orchestrator.cli.clusters:cluster", "Clusters: list, show."),
+    "cluster": Later("orchestrator.cli.clusters:cluster", "Clusters: list, show, up, doctor."),
     "node": Later("orchestrator.cli.nodes:node", "Nodes: list, show, cordon, drain, quarantine."),
     "job": Later("orchestrator.cli.jobs:job", "Jobs: submit, list, show, stop, logs."),
     "attempt": Later("orchestrator.cli.attempts:attempt", "Attempts: list."),

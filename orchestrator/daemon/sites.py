@@ -14,6 +14,7 @@ from orchestrator.config.ssh import MachineSettings, SshSettings
 from orchestrator.core.nodes import ClusterName
 from orchestrator.daemon.pools import WORKERS
 from orchestrator.engines.bundle import bundle
+from orchestrator.engines.footing import Footing, installed_footing, nothing
 from orchestrator.engines.installed import Installed
 from orchestrator.engines.launched import LaunchedEngine
 from orchestrator.engines.local import LocalEngine
@@ -34,15 +35,18 @@ from providers.ssh import SshInventory, SshProvider, Switch, capabilities
 WORKERS_MAX = 32  #: threads of one cluster's pool; more only wait for the interpreter's lock
 
 
-def build_site(settings: Settings, cluster: ClusterSettings) -> Site:
-    """Return the hands and eyes of a cluster; opens no connection."""
+def build_site(settings: Settings, cluster: ClusterSettings, *, visiting: bool = False) -> Site:
+    """Return the hands and eyes of a cluster; opens no connection.
+
+    Who is only `visiting` takes no node of a scheduler that is not ours already.
+    """
     match cluster.provider:
         case "local":
             return _local(settings, cluster)
         case "ssh":
             return _ssh(settings, cluster)
         case "slurm":
-            return _slurm(settings, cluster)
+            return _slurm(settings, cluster, visiting=visiting)
         case other:
             raise PermanentError(f"no provider is called {other}")
 
@@ -99,6 +103,7 @@ def _local(settings: Settings, cluster: ClusterSettings) -> Site:
         health=health,
         health_every=settings.health.every.total_seconds(),
         health_limit=settings.health.limit.total_seconds(),
+        footing=Footing(run, sys.executable, folder, nothing, nothing),
     )
 
 
@@ -130,16 +135,17 @@ def _ssh(settings: Settings, cluster: ClusterSettings) -> Site:
         health=health,
         health_every=settings.health.every.total_seconds(),
         health_limit=settings.health.limit.total_seconds(),
+        footing=installed_footing(installed, fleet.run, ssh.python),
     )
     return site if ssh.direct else replace(site, reach=tunnel)
 
 
-def _slurm(settings: Settings, cluster: ClusterSettings) -> Site:
+def _slurm(settings: Settings, cluster: ClusterSettings, *, visiting: bool) -> Site:
     """Return the hands and eyes of nodes of a Slurm cluster."""
     slurm = cluster.slurm or SlurmSettings()
-    own = OwnRun({"SLURM_CONF": str(slurm.conf)} if slurm.conf else None)
+    own = _slurms_own(slurm)
     installed = Installed(bundle(), Path(slurm.folder), slurm.python)
-    holds = SlurmHolds(_holding(slurm), installed, own)
+    holds = SlurmHolds(_holding(slurm), installed, own, submits=not visiting)
     provider = SlurmProvider(_slurm_nodes(cluster, slurm), own)
     listens = {one.name: one.cluster_address for one in cluster.machines}
 
@@ -160,7 +166,14 @@ def _slurm(settings: Settings, cluster: ClusterSettings) -> Site:
         health=health,
         health_every=settings.health.every.total_seconds(),
         health_limit=settings.health.limit.total_seconds(),
+        footing=replace(
+            installed_footing(installed, holds.bare, slurm.python), release=holds.release
+        ),
     )
+
+
+def _slurms_own(slurm: SlurmSettings) -> Run:
+    return OwnRun({"SLURM_CONF": str(slurm.conf)} if slurm.conf else None)
 
 
 def _holding(slurm: SlurmSettings) -> Holding:

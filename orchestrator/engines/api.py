@@ -6,9 +6,11 @@ program runs on the node whatever engine put it there.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from orchestrator.runtime.ranklogs import Piece, Which
 from orchestrator.runtime.spec import AgentSpec
 
 
@@ -43,4 +45,12 @@ class Engine(Protocol):
 
     def sweep(self, node: str, run: str, token: int) -> dict[str, Any]:
         """Kill what is left of `run` on the node and return the proof."""
+        ...
+
+    def logs(self, node: str, run: str, wanted: Mapping[Which, int] | None) -> list[Piece]:
+        """Name the logs that ranks of `run` wrote on the node, or read some from a byte on.
+
+        `wanted` maps (generation, rank) to the first byte; below zero it counts from the end. All
+        pieces together are of at most `ranklogs.ANSWER_BYTES`.
+        """
         ...

@@ -26,6 +26,11 @@ class Installed:
         self._have: set[str] = set()
 
     @property
+    def folder(self) -> Path:
+        """Our private folder on a node."""
+        return self._folder
+
+    @property
     def place(self) -> Path:
         """Where the bundle lies on a node."""
         return self._bundle.place(self._folder)

@@ -7,13 +7,15 @@ the highest the node has seen, sweeps what an older agent left, and forks a guar
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from orchestrator.engines.api import AgentAddress, Found
 from orchestrator.errors import PermanentError, TransientError
+from orchestrator.runtime import ranklogs
 from orchestrator.runtime import spec as specs
+from orchestrator.runtime.ranklogs import Piece, Which
 from orchestrator.runtime.spec import AgentSpec
 from providers.api import Run
 
@@ -52,6 +54,12 @@ class LaunchedEngine:
         if not proof.get("by"):
             raise TransientError(f"{node}: launch sweep said nothing that proves an end")
         return proof
+
+    def logs(self, node: str, run: str, wanted: Mapping[Which, int] | None) -> list[Piece]:
+        """Return what ranks wrote there."""
+        body = json.dumps(ranklogs.request(wanted)).encode()
+        said = self._launch(node, ["logs", "--run", run], stdin=body, limit=LOOK_LIMIT)
+        return ranklogs.heard(said)
 
     def _launch(
         self, node: str, argv: Sequence[str], *, stdin: bytes = b"", limit: float

@@ -15,6 +15,7 @@ from typing import Any
 
 from orchestrator.core.nodes import ClusterName, JobName
 from orchestrator.engines.api import AgentAddress, Engine
+from orchestrator.engines.footing import Footing
 from orchestrator.errors import PermanentError
 from orchestrator.runtime.wire import Connection, call, direct
 from providers.api import Provider, Run
@@ -36,6 +37,7 @@ class Site:
     home: Callable[[str], Path]  #: a node's folder, on the node
     host: Callable[[str], str]  #: the interface that agents bind on a node
     health: Callable[[str, str], tuple[str, ...]]  #: (node, boot id) -> argv of the passive checks
+    footing: Footing  #: our private folder there
     #: (node, host, port, limit) -> a connection to what listens there
     reach: Callable[[str, str, int, float], AbstractContextManager[Connection]] = _direct
     health_every: float = 30.0  #: seconds between two runs by an agent

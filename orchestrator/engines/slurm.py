@@ -50,9 +50,12 @@ class HoldingJob:
 class SlurmHolds:
     """The holding jobs of one cluster, and transports into them."""
 
-    def __init__(self, holding: Holding, installed: Installed, own: Run) -> None:
-        """`own` runs Slurm's commands; nothing is submitted yet."""
+    def __init__(
+        self, holding: Holding, installed: Installed, own: Run, *, submits: bool = True
+    ) -> None:
+        """`own` runs Slurm's commands; nothing is submitted yet, and never unless `submits`."""
         self._holding, self._installed, self._own = holding, installed, own
+        self._submits = submits
         self._lock = threading.Lock()
         self._jobs: dict[str, int] = {}
 
@@ -62,18 +65,24 @@ class SlurmHolds:
 
     def run(self, node: str) -> Run:
         """Return the transport of a node: steps of its holding job, with the bundle there."""
+        return self._installed.wrap(node, self.bare(node))
+
+    def bare(self, node: str) -> Run:
+        """Return the transport of a node, without the bundle."""
 
         def step(argv: Sequence[str], *, stdin: bytes = b"", limit: float) -> Completed:
             return self._step(node, argv, stdin, limit)
 
-        return self._installed.wrap(node, step)
+        return step
 
-    def release(self, node: str) -> None:
-        """Give a node back: cancel its holding job."""
-        for job in self._queue(node):
+    def release(self, node: str) -> str:
+        """Give a node back: cancel its holding job, and with it all that runs inside."""
+        jobs = [job for job in self._queue(node) if job.state in LIVE]
+        for job in jobs:
             self._do("scancel", str(job.id))
         with self._lock:
             self._jobs.pop(node, None)
+        return f"cancelled job {jobs[0].id}" if jobs else "nothing"
 
     def _step(self, node: str, argv: Sequence[str], stdin: bytes, limit: float) -> Completed:
         job = self._job(node)
@@ -104,6 +113,8 @@ class SlurmHolds:
         if known is not None:
             return known
         jobs = [job for job in self._queue(node) if job.state in LIVE]
+        if not jobs and not self._submits:
+            raise TransientError(f"{node}: no job of ours holds it in Slurm")
         if not jobs:
             self._submit(node)
             jobs = [job for job in self._queue(node) if job.state in LIVE]

@@ -3,6 +3,7 @@
     python -m orchestrator.runtime.launch start --home DIR                    (AgentSpec on stdin)
     python -m orchestrator.runtime.launch find  --home DIR --run JOB.ATTEMPT
     python -m orchestrator.runtime.launch sweep --home DIR --run JOB.ATTEMPT --token N
+    python -m orchestrator.runtime.launch logs  --home DIR --run JOB.ATTEMPT  (request on stdin)
 
 Each prints one JSON object on stdout; an error is one JSON object on stderr, with the exit code of
 its class in `orchestrator.errors`. `start` and `sweep` hold the node's lock, and refuse a token
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from orchestrator.errors import HoldfastError, PermanentError, TransientError
-from orchestrator.runtime import guard, interfaces, porter, processes, staging
+from orchestrator.runtime import guard, interfaces, porter, processes, ranklogs, staging
 from orchestrator.runtime import spec as specs
 from orchestrator.runtime.cgroup import ControlGroup
 from orchestrator.runtime.place import (
@@ -227,8 +228,12 @@ def _last_lines(place: Place) -> str:
 
 
 def _read_spec() -> AgentSpec:
+    return specs.decode(_read_input())
+
+
+def _read_input() -> Any:
     try:
-        return specs.decode(json.load(sys.stdin))
+        return json.load(sys.stdin)
     except ValueError as error:
         raise specs.BadSpecError(f"standard input is no JSON: {error}") from error
 
@@ -236,7 +241,7 @@ def _read_spec() -> AgentSpec:
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="orchestrator.runtime.launch", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
-    for verb in ("start", "find", "sweep"):
+    for verb in ("start", "find", "sweep", "logs"):
         one = verbs.add_parser(verb)
         one.add_argument("--home", required=True, type=Path)
         if verb == "start":
@@ -253,7 +258,13 @@ def _answer(asked: argparse.Namespace) -> Said:
     if asked.verb == "start":
         return start(home, _read_spec(), asked.agent)
     place = Place(home, specs.check_run(asked.run))
-    return find(place) if asked.verb == "find" else sweep(place, asked.token)
+    match asked.verb:
+        case "find":
+            return find(place)
+        case "logs":
+            return ranklogs.tell(place, ranklogs.asked(_read_input()))
+        case _:
+            return sweep(place, asked.token)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -28,10 +28,12 @@ from orchestrator.daemon.loop import Loop, Message, Saw
 from orchestrator.daemon.pools import Pools
 from orchestrator.daemon.rhythm import Bell
 from orchestrator.engines.api import AgentAddress, Found
+from orchestrator.engines.footing import Footing, nothing
 from orchestrator.engines.site import Keys, Site
 from orchestrator.errors import TransientError
 from orchestrator.ledger.api import Assess
 from orchestrator.ledger.memory import MemoryLedger
+from orchestrator.runtime.ranklogs import Piece, Which
 from orchestrator.runtime.register import Register
 from orchestrator.runtime.spec import AgentSpec
 from orchestrator.runtime.store import open_store
@@ -169,6 +171,9 @@ class DreamEngine:
         self.swept.append(f"{node} {run} {token}")
         return {"by": "sweep", "why": "asked"}
 
+    def logs(self, node: str, run: str, wanted: Mapping[Which, int] | None) -> list[Piece]:
+        return []
+
 
 def healthy(argv: Sequence[str], *, stdin: bytes = b"", limit: float) -> Completed:
     """Run nothing, and find everything in order."""
@@ -196,6 +201,7 @@ def dream_site(provider: DreamProvider, engine: DreamEngine, run: Run = healthy)
         home=lambda node: Path("/nowhere") / node,
         host=lambda node: "127.0.0.1",
         health=lambda node, boot_id: ("checks", node, boot_id),
+        footing=Footing(lambda node: run, "python3", Path("/nowhere"), nothing, nothing),
     )
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from orchestrator.engines.api import AgentAddress, Engine
 from orchestrator.errors import HoldfastError, PermanentError, TransientError
-from orchestrator.runtime import processes
+from orchestrator.runtime import processes, ranklogs
 from orchestrator.runtime.place import Place, read_json
 from orchestrator.runtime.processes import Target
 from orchestrator.runtime.spec import AgentSpec
@@ -221,6 +221,7 @@ def test_a_node_that_cannot_be_reached_is_an_error_that_may_pass(
             lambda: engine.start(NODE, spec(world)),
             lambda: engine.find(NODE, "train.1"),
             lambda: engine.sweep(NODE, "train.1", 6),
+            lambda: engine.logs(NODE, "train.1", None),
         ):
             with pytest.raises(TransientError):
                 act()
@@ -261,10 +262,61 @@ def test_no_name_of_an_attempt_leaves_the_nodes_folder(
     world: World, engine: Engine, run: str, tmp_path: Path
 ) -> None:
     before = sorted(str(path) for path in tmp_path.rglob("gone.json"))
-    for act in (lambda: engine.find(NODE, run), lambda: engine.sweep(NODE, run, 6)):
+    for act in (
+        lambda: engine.find(NODE, run),
+        lambda: engine.sweep(NODE, run, 6),
+        lambda: engine.logs(NODE, run, None),
+    ):
         with pytest.raises(HoldfastError):
             act()
     assert sorted(str(path) for path in tmp_path.rglob("gone.json")) == before
+
+
+def written(world: World, name: str, text: bytes) -> Path:
+    folder = place(world).logs
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(text)
+    return folder / name
+
+
+def test_what_ranks_wrote_is_named_and_read_from_any_byte_on(world: World, engine: Engine) -> None:
+    assert engine.logs(NODE, "train.1", None) == []
+    written(world, "g1.r0.log", b"old")
+    written(world, "g2.r1.log", b"step 1\nstep 2\n\xff")
+    written(world, "agent.log", b"no rank's")
+    named = engine.logs(NODE, "train.1", None)
+    assert [(one.generation, one.rank, one.size) for one in named] == [(1, 0, 3), (2, 1, 15)]
+    (piece,) = engine.logs(NODE, "train.1", {(2, 1): 7, (9, 9): 0})
+    assert (piece.at, piece.data) == (7, b"step 2\n\xff")
+    (piece,) = engine.logs(NODE, "train.1", {(2, 1): -8})
+    assert (piece.at, piece.data) == (7, b"step 2\n\xff")
+    (piece,) = engine.logs(NODE, "train.1", {(2, 1): 99})
+    assert (piece.at, piece.size) == (0, 15), "a shorter file is another one: from its beginning"
+
+
+def test_a_long_log_comes_in_pieces_from_where_the_last_one_ended(
+    world: World, engine: Engine
+) -> None:
+    text = bytes(range(256)) * (3 * ranklogs.ANSWER_BYTES // 512)
+    written(world, "g1.r0.log", text)
+    (piece,) = engine.logs(NODE, "train.1", {(1, 0): -(10**9)})
+    assert text.endswith(piece.data)
+    assert len(piece.data) == ranklogs.ANSWER_BYTES
+    got = b""
+    while len(got) < len(text):
+        (piece,) = engine.logs(NODE, "train.1", {(1, 0): len(got)})
+        assert piece.at == len(got)
+        assert 0 < len(piece.data) <= ranklogs.ANSWER_BYTES
+        got += piece.data
+    assert got == text
+
+
+def test_no_log_leads_out_of_its_folder(world: World, engine: Engine, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("of somebody else")
+    folder = written(world, "g1.r0.log", b"mine").parent
+    (folder / "g1.r1.log").symlink_to(tmp_path / "secret")
+    assert [one.rank for one in engine.logs(NODE, "train.1", None)] == [0]
+    assert engine.logs(NODE, "train.1", {(1, 1): 0}) == []
 
 
 def cmdline(pid: int) -> bytes:

@@ -14,6 +14,7 @@ import pytest
 
 from orchestrator.core.nodes import ClusterName, JobName, NodeName
 from orchestrator.core.observations import AgentGone, AgentSeen, NodeReached, Observation
+from orchestrator.engines.footing import Footing, nothing
 from orchestrator.engines.local import LocalEngine
 from orchestrator.engines.site import Keys, Site
 from orchestrator.observers.reports import Asked, ask_agent
@@ -43,6 +44,9 @@ class Lot:
             home=lambda node: self.home,
             host=lambda node: "127.0.0.1",
             health=lambda node, boot_id: ("true",),
+            footing=Footing(
+                lambda node: LocalTransport(self.home), sys.executable, folder, nothing, nothing
+            ),
         )
         self.spec = AgentSpec(
             node=NODE,
