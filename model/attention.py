@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model.config import ModelConfig
+from model.kernels import mix
 
 
 @dataclass(frozen=True)
@@ -112,9 +113,7 @@ class Attention(nn.Module):
         query = self.query_norm(self._heads(self.query(queries)))
         if rotary is not None:
             query = rotary.turn(query)
-        mixed = functional.scaled_dot_product_attention(
-            query, seen.keys, seen.values, attn_mask=mask, is_causal=causal, enable_gqa=True
-        )
+        mixed = mix(query, seen.keys, seen.values, mask, causal)
         joined: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
         return joined
 

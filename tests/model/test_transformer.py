@@ -7,7 +7,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from model import accounting
+from model import accounting, kernels
 from model.accounting import Positions, count_parameters
 from model.config import AUDIO, IMAGE, PRESETS, TEXT, VIDEO
 from model.optimizer import Optimizer
@@ -186,3 +186,20 @@ def test_a_seed_gives_the_same_bits_and_another_does_not() -> None:
     assert all(torch.equal(left, right) for left, right in pairs)
     assert not torch.equal(one.kind.weight, other.kind.weight)
     assert one.head.weight is one.embedding.weight
+
+
+@pytest.mark.parametrize("shown", ["all", "causal", "padded"])
+def test_both_kernels_of_attention_agree(shown: str) -> None:
+    dice = torch.Generator().manual_seed(3)
+    query = torch.randn(2, 6, 5, 8, generator=dice, requires_grad=True)
+    keys, values = (torch.randn(2, 3, 5, 8, generator=dice, requires_grad=True) for _ in range(2))
+    mask = (
+        (torch.arange(5) < torch.tensor([[5], [3]]))[:, None, None] if shown == "padded" else None
+    )
+    found = []
+    for kernel in (kernels.mix, kernels.plain):  # in float32, mix takes torch's
+        out = kernel(query, keys, values, mask, shown == "causal")
+        gradients = torch.autograd.grad(out.square().sum(), (query, keys, values))
+        found.append((out, *gradients))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
