@@ -39,4 +39,5 @@ def plain(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, caus
     if mask is not None:
         scores = scores.masked_fill(~mask[:, :, None], float("-inf"))
     weights = scores.softmax(-1).to(values.dtype).view(batch, shared, -1, seen)
-    return (weights @ values).view(batch, heads, length, width)
+    mixed: Tensor = (weights @ values).view(batch, heads, length, width)
+    return mixed
