@@ -107,6 +107,7 @@ def agents_to_ask(fleet: Fleet, recorded: Mapping[str, int]) -> Iterator[Asked]:
     for attempt in fleet.attempts:
         if attempt.state is AttemptState.CLOSED:
             continue
+        every = None if attempt.every is None else attempt.every.total_seconds()
         for node in sorted(fleet.nodes.keys() & fleet.beliefs.nodes.keys()):
             agent = fleet.beliefs.nodes[node].agent(attempt.job, attempt.number)
             if agent is None or agent.gone_at is not None:
@@ -115,7 +116,7 @@ def agents_to_ask(fleet: Fleet, recorded: Mapping[str, int]) -> Iterator[Asked]:
             address = AgentAddress(report.host, report.port, report.agent) if report else None
             confirm = recorded.get(report.agent, 0) if report else 0
             heard = float(report.at) if report else None
-            yield Asked(node, attempt.job, attempt.number, address, confirm, heard)
+            yield Asked(node, attempt.job, attempt.number, address, confirm, heard, every)
 
 
 def nodes_to_probe(fleet: Fleet, every: timedelta) -> Iterator[NodeName]:

@@ -37,6 +37,7 @@ class Asked:
     address: AgentAddress | None  #: where it was last, if we know
     confirm: int  #: highest of its notes that the ledger holds
     heard: float | None = None  #: `at` of its last report that the ledger holds
+    save_seconds: float | None = None  #: wanted between two durable checkpoints, if decided
 
     @property
     def run(self) -> str:
@@ -91,6 +92,8 @@ def _ask(site: Site, asked: Asked, address: AgentAddress, key: str, token: int) 
     body: dict[str, Any] = {"ask": "status", "token": token, "confirm": asked.confirm}
     if asked.heard is not None:
         body["heard"] = asked.heard  # its clock for `stop_after` starts at an answer we kept
+    if asked.save_seconds is not None:
+        body["save_seconds"] = asked.save_seconds  # with every look: whoever is new learns it too
     report = reports.decode(site.call(asked.node, address, key, body, timeout=ASK_LIMIT))
     if (report.node, report.job, report.attempt) != (asked.node, asked.job, asked.attempt):
         raise PermanentError(f"{asked.node}: another agent answered: {report.node} {report.job}")

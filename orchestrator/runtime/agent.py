@@ -67,6 +67,7 @@ FAREWELL = 0.3  #: seconds for last replies and words to leave
 WARM_AFTER = 5.0  #: seconds after its ranks began that a member readies its store process
 GUARD_MARGIN = 1.0  #: seconds that the guard waits longer than the agent, which is gentler
 SWEEP_LIMIT = 10.0
+SAVE_SECONDS_MAX = 7 * 86_400.0  #: an interval beyond that is no interval
 
 
 class Agent:
@@ -165,7 +166,6 @@ class Agent:
         body = read_json(self._place.grant)
         if body is not None:
             grant = grants.decode(body)
-            self._pass_on(grant)
             self._feed(t.Granted(grant))
 
     def _wait(self) -> None:
@@ -269,14 +269,8 @@ class Agent:
         if grant != self._machine.grant:
             write_json(self._place.grant, grants.encode(grant))
         self._inbox.append(t.Granted(grant))
-        self._pass_on(grant)
         if grant.nodes and grant.nodes[0] == self._machine.me:
             self._warm_store()
-
-    def _pass_on(self, grant: Grant) -> None:
-        """Tell the ranks what in a grant is meant for them."""
-        if grant.save_seconds is not None:
-            self._ranks.pace(grant.save_seconds)
 
     def _warm_store(self) -> None:
         if self._spec.launch == "ranks" and not self._store_bench.busy:
@@ -437,9 +431,15 @@ class Agent:
         )
         if sent_at is not None:
             self._feed(t.Confirmed(sent_at))
+        self._pace(body.get("save_seconds"))
         report = self._report()
         self._notes.answered(report.notes, report.at, now)
         return reports.encode(report)
+
+    def _pace(self, seconds: object) -> None:
+        """Pass on how long the controller wants to lie between two durable checkpoints."""
+        if isinstance(seconds, float) and 0 < seconds <= SAVE_SECONDS_MAX:
+            self._ranks.pace(seconds)
 
     def _take_grant(self, body: Any) -> dict[str, Any]:
         try:

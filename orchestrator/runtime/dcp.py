@@ -45,6 +45,7 @@ from orchestrator.errors import HoldfastError, PermanentError, TransientError
 from orchestrator.runtime import dcp_index, snapshots
 from orchestrator.runtime.dcp_index import Slice
 from orchestrator.runtime.manifests import Attestation, Layout, Part
+from orchestrator.runtime.saving import SaveTimes
 from orchestrator.runtime.training import Loaded, Run
 from orchestrator.runtime.vault import Checkpoint, FencedError, VerificationError
 
@@ -76,6 +77,7 @@ class VaultWriter(StorageWriter):
         self._run = run
         self._attestation = attestation
         self._coordinator = False
+        self._times = SaveTimes()  #: the training stands still until all is durable
 
     def reset(self, checkpoint_id: Any = None) -> None:
         """DCP calls this before a save; where to write is the run's matter."""
@@ -128,7 +130,7 @@ class VaultWriter(StorageWriter):
         index = self._run.vault.put(save, INDEX, 0, dcp_index.encode(metadata))
         named = (*sorted(parts, key=lambda part: part.rank), index)
         manifest = self._run.manifest(save, named, self._attestation, Layout.SHARDED)
-        self._run.commit(manifest)
+        self._run.commit(manifest, self._times)
 
     @classmethod
     def validate_checkpoint_id(cls, checkpoint_id: Any) -> bool:

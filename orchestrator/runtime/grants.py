@@ -41,7 +41,6 @@ class Grant:
     generations_max: int
     budget: Mapping[str, int] = field(default_factory=dict)
     resume_max: int | None = None  #: seq of the newest commit that may be resumed from, if bounded
-    save_seconds: float | None = None  #: wanted between two durable checkpoints; None: no wish
 
     @property
     def seats(self) -> tuple[Member, ...]:
@@ -56,8 +55,6 @@ class Grant:
 def encode(grant: Grant) -> dict[str, Any]:
     """Return the grant as plain JSON types."""
     body: dict[str, Any] = {"version": VERSION, **asdict(grant)}
-    if grant.save_seconds is None:  # an agent of the version before refuses the key
-        del body["save_seconds"]
     return {key: list(value) if isinstance(value, tuple) else value for key, value in body.items()}
 
 

@@ -59,10 +59,17 @@ class Heart:
         self.beat()
 
     def event(
-        self, event: str, *, step: int | None = None, seq: int | None = None, text: str = ""
+        self,
+        event: str,
+        *,
+        step: int | None = None,
+        seq: int | None = None,
+        text: str = "",
+        **seconds: float,
     ) -> None:
-        """Say that something happened once; a long text is cut."""
-        self._send({"event": event, "step": step, "seq": seq, "text": text})
+        """Say that something happened once; a long text is cut. `seconds` are durations."""
+        took = {name: round(value, 4) for name, value in seconds.items()}
+        self._send({"event": event, "step": step, "seq": seq, "text": text, **took})
 
     @contextmanager
     def during(self, phase: str) -> Iterator[None]:

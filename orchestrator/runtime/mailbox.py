@@ -48,6 +48,8 @@ class Event:
     seq: int | None
     text: str
     pid: int | None = None
+    stall_seconds: float | None = None  #: that a save stopped the training
+    lag_seconds: float | None = None  #: from the boundary that it holds until it was durable
 
 
 Message = Union[Beat, Event]
@@ -85,7 +87,8 @@ def _event(rank: int, body: dict[str, Any]) -> Event | None:
     if not isinstance(kind, str) or kind not in EVENTS:
         return None
     step, seq, pid = (_whole(body.get(name)) for name in ("step", "seq", "pid"))
-    return Event(rank, kind, step, seq, str(body.get("text", "")), pid)
+    stall, lag = (_number(body.get(name)) for name in ("stall_seconds", "lag_seconds"))
+    return Event(rank, kind, step, seq, str(body.get("text", "")), pid, stall, lag)
 
 
 def _whole(value: Any) -> int | None:

@@ -180,6 +180,8 @@ class Ranks:
 
     def pace(self, save_seconds: float) -> None:
         """Tell ranks how long to wait between two durable checkpoints."""
+        if save_seconds == self._save_seconds:
+            return
         self._save_seconds = save_seconds
         for rank in self._ranks:
             self._tell_pace(rank)
@@ -257,7 +259,9 @@ class Ranks:
     def _note_event(self, event: Event) -> None:
         self._unverified |= event.kind == "verification-failed"
         self.fenced |= event.kind == "fenced"
-        data = {"rank": event.rank, "step": event.step, "seq": event.seq}
+        data: dict[str, Any] = {"rank": event.rank, "step": event.step, "seq": event.seq}
+        took = {"stall_seconds": event.stall_seconds, "lag_seconds": event.lag_seconds}
+        data |= {name: value for name, value in took.items() if value is not None}
         text = event.text or f"rank {event.rank}: {event.kind}"
         self._jot(_EVENT_NOTES.get(event.kind, event.kind), text, data)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import pickle
 import threading
+import time
 from collections.abc import Callable
 
 from orchestrator.errors import HoldfastError
@@ -16,6 +17,25 @@ from orchestrator.runtime.vault import FencedError
 
 LOG = logging.getLogger(__name__)
 _SERIALISING = (OSError, RuntimeError, TypeError, ValueError, AttributeError, pickle.PicklingError)
+
+
+class SaveTimes:
+    """How long one save stops the training, and how long it takes until it is durable."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """The save begins now, at a boundary of a step."""
+        self._clock = clock
+        self._began = clock()
+        self._stall: float | None = None
+
+    def goes_on(self) -> None:
+        """Note that the training goes on; if it is not called, it does when all is durable."""
+        self._stall = self._clock() - self._began
+
+    def told(self) -> dict[str, float]:
+        """Return both in seconds, the save being durable now."""
+        lag = self._clock() - self._began
+        return {"stall_seconds": lag if self._stall is None else self._stall, "lag_seconds": lag}
 
 
 class Saver:

@@ -32,7 +32,7 @@ from orchestrator.runtime.heartbeats import Heart
 from orchestrator.runtime.lineage import Commit, Fence, Lineage
 from orchestrator.runtime.manifests import Attestation, AttestationError, Layout, Manifest, Part
 from orchestrator.runtime.register import new_nonce
-from orchestrator.runtime.saving import Saver
+from orchestrator.runtime.saving import Saver, SaveTimes
 from orchestrator.runtime.surroundings import Surroundings
 from orchestrator.runtime.vault import (
     Checkpoint,
@@ -302,17 +302,23 @@ class Run:
         if self.vault is None or self.rank != 0:
             return
         attestation = _attestation(step, learning_rate, rng, tokens, cursor, config)
+        times = SaveTimes()
         with self.phase("checkpoint"):
             if not self._saver.wait(WAIT_MAX_S):
                 self._saver.fail(step, TransientError("the save before is still in flight"))
                 return
             self._stop_if_fenced()
             copied = {kind: snapshots.copy_state(value) for kind, value in state.items()}
+        times.goes_on()
         authority = self._authority  # a save in flight keeps it, whatever generation follows
-        self._saver.start(step, lambda: self._write(copied, attestation, authority))
+        self._saver.start(step, lambda: self._write(copied, attestation, authority, times))
 
     def _write(
-        self, state: dict[str, Any], attestation: Attestation, authority: _Authority
+        self,
+        state: dict[str, Any],
+        attestation: Attestation,
+        authority: _Authority,
+        times: SaveTimes,
     ) -> None:
         bad = snapshots.find_nan(state)
         if bad is not None:
@@ -320,7 +326,7 @@ class Run:
         save = self.begin(attestation.step, authority)
         parts = [self._put(save, kind, state.pop(kind)) for kind in tuple(state)]
         manifest = self.manifest(save, tuple(parts), attestation, Layout.REPLICATED, authority)
-        self.commit(manifest, authority)
+        self.commit(manifest, times, authority)
 
     def _put(self, save: str, kind: str, value: Any) -> Part:
         assert self.vault is not None
@@ -391,7 +397,9 @@ class Run:
             written_at=time.time(),
         )
 
-    def commit(self, manifest: Manifest, authority: _Authority | None = None) -> Commit:
+    def commit(
+        self, manifest: Manifest, times: SaveTimes, authority: _Authority | None = None
+    ) -> Commit:
         """Make a save visible, tell it, and let retention remove what is no longer needed."""
         mine = authority or self._authority
         if mine.committer is None or self.vault is None:
@@ -399,7 +407,7 @@ class Run:
         made = mine.committer.commit(manifest)
         if mine is self._authority:
             self.last_commit = made
-        self._heart.event("commit", step=manifest.step, seq=made.seq)
+        self._heart.event("commit", step=manifest.step, seq=made.seq, **times.told())
         try:
             self._keeper.prune(self.vault, mine.committer)
         except HoldfastError as error:  # the commit stands; the next one prunes again

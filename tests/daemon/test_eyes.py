@@ -4,6 +4,8 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
+from orchestrator.core.decisions import SetCadence
+from orchestrator.core.enact import enact
 from orchestrator.core.fleet import Fleet
 from orchestrator.core.jobs import AttemptState, JobSpec, JobState
 from orchestrator.core.nodes import HELD_BACK, IDLE, JobName, NodeName, NodeState
@@ -58,6 +60,20 @@ def test_an_agent_is_asked_where_it_answered_last_and_hears_what_was_recorded() 
     assert (one.address.port, one.address.agent) == (report.port, report.agent)
     assert one.confirm == 7
     assert one.run == "train.1"
+
+
+def test_an_agent_hears_with_every_look_how_often_its_run_should_be_saved() -> None:
+    fleet = running().fleet
+    every = {attempt.every for attempt in fleet.attempts}
+    assert {one.save_seconds for one in agents_to_ask(fleet, {})} == {
+        None if one is None else one.total_seconds() for one in every
+    }
+    job = fleet.attempts[0]
+    for asked_for in (timedelta(minutes=7), timedelta(hours=2)):
+        decision = SetCadence(job.job, job.number, asked_for, "a test")
+        fleet = enact(fleet, decision, BEGIN)
+        heard = {one.save_seconds for one in agents_to_ask(fleet, {})}
+        assert heard == {asked_for.total_seconds()}
 
 
 def test_only_nodes_that_no_agent_speaks_for_are_probed() -> None:

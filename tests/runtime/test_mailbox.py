@@ -30,13 +30,13 @@ def test_what_a_rank_says_is_heard(box: Mailbox, tmp_path: Path) -> None:
     heart = Heart(str(tmp_path / "heartbeats"), 3)
     heart.beat()
     heart.beat(7, loss=1.5, tokens_per_second=99.0, data_wait=0.25)
-    heart.event("commit", step=7, seq=12, text="done")
+    heart.event("commit", step=7, seq=12, text="done", stall_seconds=0.12345, lag_seconds=2.0)
     heart.beat(8, loss=float("nan"))
     said = box.read()
     assert said == [
         Beat(3, "init", None, pid=os.getpid()),
         Beat(3, "step", 7, 1.5, 99.0, 0.25, pid=os.getpid()),
-        Event(3, "commit", 7, 12, "done", pid=os.getpid()),
+        Event(3, "commit", 7, 12, "done", os.getpid(), stall_seconds=0.1235, lag_seconds=2.0),
         Beat(3, "step", 8, pid=os.getpid()),
     ]
     assert box.ignored == 0

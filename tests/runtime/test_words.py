@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.runtime import grants
 from orchestrator.runtime.grants import Grant
 from orchestrator.runtime.lineage import Because, Cause, Generation, Member
 from orchestrator.runtime.words import (
@@ -138,11 +137,3 @@ def test_what_is_no_word_is_refused(path: tuple[str, ...], value: object) -> Non
 def test_anything_else_is_refused_too(body: object) -> None:
     with pytest.raises(BadWordError):
         decode(body)
-
-
-def test_an_agent_of_the_version_before_reads_a_grant_without_a_durable_interval() -> None:
-    seat = Member("a", "h", 1)
-    grant = Grant("j", 1, 1, 1, (seat,), (), 1, 1, 9)
-    assert "save_seconds" not in grants.encode(grant)
-    wished = Grant("j", 1, 1, 1, (seat,), (), 1, 1, 9, save_seconds=60.0)
-    assert grants.decode(json.loads(json.dumps(grants.encode(wished)))) == wished
