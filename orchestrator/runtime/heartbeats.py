@@ -11,7 +11,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -65,11 +65,11 @@ class Heart:
         step: int | None = None,
         seq: int | None = None,
         text: str = "",
-        **seconds: float,
+        took: Mapping[str, float] | None = None,
     ) -> None:
-        """Say that something happened once; a long text is cut. `seconds` are durations."""
-        took = {name: round(value, 4) for name, value in seconds.items()}
-        self._send({"event": event, "step": step, "seq": seq, "text": text, **took})
+        """Say that something happened once; a long text is cut. `took` are seconds by name."""
+        seconds = {name: round(value, 4) for name, value in (took or {}).items()}
+        self._send({"event": event, "step": step, "seq": seq, "text": text, **seconds})
 
     @contextmanager
     def during(self, phase: str) -> Iterator[None]:

@@ -23,7 +23,7 @@ class SaveTimes:
     """How long one save stops the training, and how long it takes until it is durable."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """The save begins now, at a boundary of a step."""
+        """Begin now, at a boundary of a step."""
         self._clock = clock
         self._began = clock()
         self._stall: float | None = None

@@ -407,7 +407,7 @@ class Run:
         made = mine.committer.commit(manifest)
         if mine is self._authority:
             self.last_commit = made
-        self._heart.event("commit", step=manifest.step, seq=made.seq, **times.told())
+        self._heart.event("commit", step=manifest.step, seq=made.seq, took=times.told())
         try:
             self._keeper.prune(self.vault, mine.committer)
         except HoldfastError as error:  # the commit stands; the next one prunes again

@@ -30,7 +30,8 @@ def test_what_a_rank_says_is_heard(box: Mailbox, tmp_path: Path) -> None:
     heart = Heart(str(tmp_path / "heartbeats"), 3)
     heart.beat()
     heart.beat(7, loss=1.5, tokens_per_second=99.0, data_wait=0.25)
-    heart.event("commit", step=7, seq=12, text="done", stall_seconds=0.12345, lag_seconds=2.0)
+    took = {"stall_seconds": 0.12345, "lag_seconds": 2.0}
+    heart.event("commit", step=7, seq=12, text="done", took=took)
     heart.beat(8, loss=float("nan"))
     said = box.read()
     assert said == [
