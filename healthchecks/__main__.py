@@ -63,12 +63,13 @@ def parser() -> argparse.ArgumentParser:
     add("--plugin", action="append", metavar="PROGRAM", help="a check of your own; may be repeated")
     add("--list", action="store_true", help="list what may be found, and what it means")
     add("--idle", action="store_true", help="no job is here: what runs on a GPU was left over")
-    add("--cluster", metavar="FILE", help="what is expected of a node of this cluster (JSON, YAML)")
+    add("--cluster", metavar="FILE", help="what to expect of a node here (JSON); - reads stdin")
     add("--state", metavar="DIR", help="remember counters here between runs, to judge their growth")
     add("--pair", metavar="JSON", help="be one of two nodes that test the link between them")
     add("--record", metavar="DIR", help="keep what was seen and said here, as case files")
     add("--boot-id", metavar="ID", help="instead of the kernel's")
     add("--root", default="/", metavar="DIR", help="where proc, sys and dev are found")
+    add("--soak", type=float, default=0.0, metavar="SECONDS", help="under load, at acceptance")
     add("--limit", type=float, default=180.0, metavar="SECONDS", help="for each check at most")
     return one
 
@@ -93,6 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         disks=tuple(given.disk or Settings().disks),
         fast=given.fast,
         idle=given.idle,
+        soak=given.soak,
         cluster=cluster,
     )
     try:
@@ -110,7 +112,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     ran = runner.run(checks, settings, boot_id=boot_id, limit=given.limit, memory=memory)
     if given.record:
         _record(given.record, ran, settings)
-    print("\n".join(_json(ran) if given.output == "json" else _text(ran)))
+    said = _json(ran) if given.output == "json" else _text(ran)
+    if given.output == "json" and given.level == Level.ACCEPTANCE:
+        said.insert(-1, _figures(ran))
+    print("\n".join(said))
     return int(worst(one.severity for one in ran.findings))
 
 
@@ -120,8 +125,11 @@ def _cluster(path: str | None) -> dict[str, Any]:
         return {}
     import json
 
-    with open(path, "rb") as file:  # noqa: PTH123 (pathlib is slow)
-        body = json.loads(file.read())
+    if path == "-":
+        body = json.loads(sys.stdin.buffer.read())
+    else:
+        with open(path, "rb") as file:  # noqa: PTH123 (pathlib is slow)
+            body = json.loads(file.read())
     if not isinstance(body, dict):
         raise ValueError("not an object of names and values")  # noqa: TRY004 (a file's fault)
     return body
@@ -192,6 +200,12 @@ def _detectors() -> list[str]:
 def _json(ran: runner.Ran) -> list[str]:
     said = [findings.encode(one) for one in ran.findings]
     return [findings.line(one) for one in [*said, findings.encode_coverage(ran.coverage)]]
+
+
+def _figures(ran: runner.Ran) -> str:
+    from healthchecks import figures
+
+    return findings.line(findings.encode_figures(figures.of(ran.facts)))
 
 
 def _text(ran: runner.Ran) -> list[str]:

@@ -18,6 +18,7 @@ class Level(StrEnum):
 
     PASSIVE = "passive"  #: reads only; may run beside training
     ACTIVE = "active"  #: uses the GPU or moves data: only on idle nodes
+    ACCEPTANCE = "acceptance"  #: takes long as well: before a node is taken over
 
 
 class CannotLookError(Exception):
@@ -34,6 +35,7 @@ class Settings(NamedTuple):
     disks: tuple[str, ...] = ("/tmp",)  #: each is examined by itself
     fast: bool = False  #: leave out what touches the disk or asks the time service
     idle: bool = False  #: no job is here: whatever still runs on a GPU was left over
+    soak: float = 0.0  #: seconds under load, at the level of acceptance
     cluster: Mapping[str, Any] = {}  #: what is expected of a node of this cluster, see `catalog`
 
     def expected(self, name: str) -> Any:

@@ -96,6 +96,11 @@ def encode_coverage(coverage: Coverage) -> dict[str, Any]:
     return {"version": VERSION, "coverage": {**body, "complete": coverage.complete}}
 
 
+def encode_figures(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the wire form of what was measured, see `healthchecks.figures`."""
+    return {"version": VERSION, "figures": figures}
+
+
 def decode(body: Mapping[str, Any]) -> Finding:
     """Read the wire form of a finding; raises `BadFindingError` on anything else."""
     try:

@@ -62,6 +62,7 @@ CHECKS = {
     "transfer": "active.movement:TRANSFER_CHECK",
     "all-reduce": "active.movement:ALL_REDUCE",
     "storage": "active.movement:STORAGE",
+    "soak": "active.soak:CHECK",
 }
 NAMES = tuple(CHECKS)
 ANSWER_MAX = 8 << 20  #: bytes of facts from one probe
@@ -88,6 +89,8 @@ def load(names: Iterable[str], level: Level = Level.PASSIVE) -> tuple[Check, ...
     wanted = [CHECKS[name] for name in names]
     if level is Level.PASSIVE:
         wanted = [where for where in wanted if not where.startswith("active.")]
+    if level is Level.ACTIVE:
+        wanted = [where for where in wanted if not where.startswith("active.soak")]
     return tuple(map(_load, wanted))
 
 
@@ -138,7 +141,7 @@ def _answers(
     quiet = [one for one in first.values() if one.level is Level.PASSIVE]
     answers = dict(zip([one.probe for one in quiet], ask(quiet, settings, limit), strict=True))
     for one in first.values():
-        if one.level is Level.ACTIVE:  # alone: figures of checks side by side mean nothing
+        if one.level is not Level.PASSIVE:  # alone: figures of checks side by side mean nothing
             answers[one.probe] = next(ask([one], settings, limit))
     for check in checks:
         yield check, answers[check.probe]

@@ -74,7 +74,8 @@ def probe_repeat(settings: Settings) -> dict[str, Any]:
     t.use_deterministic_algorithms(True)
     t.backends.cuda.matmul.allow_tf32 = False
     hashes = {device: [_trained(t, device) for _ in range(REPEATS)] for device in devices(t)}
-    return {"hashes": hashes, "names": {device: named(t, device) for device in hashes}}
+    names = {device: named(t, device) for device in hashes}
+    return {"hashes": hashes, "names": names, "stack": str(t.__version__)}
 
 
 def _trained(t: Any, device: str) -> str:

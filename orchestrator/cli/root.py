@@ -64,6 +64,7 @@ COMMANDS: Mapping[str, Later] = {
     "why": Later("orchestrator.cli.why:why", "Tell the story of a node, a job or an attempt."),
     "cluster": Later("orchestrator.cli.clusters:cluster", "Clusters: list, show, up, doctor."),
     "node": Later("orchestrator.cli.nodes:node", "Nodes: list, show, cordon, drain, quarantine."),
+    "accept": Later("orchestrator.cli.accept:accept", "Burn in delivered nodes and judge them."),
     "job": Later("orchestrator.cli.jobs:job", "Jobs: submit, list, show, stop, logs."),
     "attempt": Later("orchestrator.cli.attempts:attempt", "Attempts: list."),
     "checkpoint": Later(

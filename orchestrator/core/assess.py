@@ -62,6 +62,8 @@ KEPT = frozenset(
         "verification-failed",
     }
 )
+STALL = "suspected"  #: of these the newest of each rank is remembered: the stacks of a gang
+STALLS_MAX = 16  #: of one agent
 BOOTS_MAX = 4  #: boots remembered per node
 FORGET = timedelta(days=1)  #: an agent proven gone, an accusation: forgotten after that long
 NEVER = datetime.max.replace(tzinfo=UTC)
@@ -467,13 +469,20 @@ def _reported(agent: AgentBelief, report: AgentReport, at: datetime) -> AgentBel
 
 
 def _notes(known: tuple[Note, ...], more: Iterable[Note]) -> tuple[Note, ...]:
-    newest = {note.kind: note for note in known}
+    newest = {_slot(note): note for note in known}
     for note in more:
-        if note.kind in KEPT and (
-            note.kind not in newest or note.number > newest[note.kind].number
-        ):
-            newest[note.kind] = note
-    return tuple(newest[kind] for kind in sorted(newest))
+        slot = _slot(note)
+        if note.kind in KEPT and (slot not in newest or note.number > newest[slot].number):
+            newest[slot] = note
+    kept = sorted(newest.values(), key=lambda one: (one.kind, one.number))
+    stalls = [one for one in kept if one.kind == STALL]
+    old = {one.number for one in stalls[:-STALLS_MAX]}
+    return tuple(one for one in kept if one.kind != STALL or one.number not in old)
+
+
+def _slot(note: Note) -> tuple[str, str]:
+    """Return what a newer note replaces: the last one of its kind, of stalls that of its rank."""
+    return note.kind, str(note.data.get("rank")) if note.kind == STALL else ""
 
 
 def _proven(agent: AgentBelief, at: datetime, proof: str) -> AgentBelief:

@@ -24,6 +24,7 @@ from orchestrator.core.pages import Page
 from orchestrator.core.parts import Wrong
 from orchestrator.core.recovery import shortage
 from orchestrator.core.repair import fleet_spent, need, rung
+from orchestrator.core.stalls import who_stalls
 from orchestrator.runtime.lineage import Cause
 from orchestrator.runtime.reports import AgentReport, Note, Stage
 
@@ -193,6 +194,7 @@ def _of_generations(look: Look, attempt: Attempt) -> Iterator[Wrong]:
 
 
 def _of_notes(look: Look, attempt: Attempt) -> Iterator[Wrong]:
+    culprit = who_stalls(look, attempt)
     for name, agent in look.agents(attempt):
         if not agent.notes or agent.report is None or not live(agent):
             continue
@@ -204,6 +206,8 @@ def _of_notes(look: Look, attempt: Attempt) -> Iterator[Wrong]:
         if not running or stalled is None or _followed(stalled, notes.get("generation-formed")):
             continue
         since = datetime.fromtimestamp(stalled.at, UTC)
+        if culprit is not None and look.lasts(since, look.policy.suspicion_min / 2):
+            yield Page.HANG_SUSPECTED, attempt.job, culprit
         if not _progressed(agent.report, stalled) and look.lasts(since, look.policy.suspicion_min):
             yield Page.HANG_SUSPECTED, attempt.job, f"{name}: {stalled.text}"
 

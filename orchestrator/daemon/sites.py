@@ -86,10 +86,14 @@ def _local(settings: Settings, cluster: ClusterSettings) -> Site:
     def run(node: str) -> Run:
         return LocalTransport(home(node))
 
+    gpus = _gpus(settings, cluster)
+
+    def options(node: str) -> list[str]:
+        argv = ["-o", "json", "--expect-gpus", str(gpus)]
+        return [*argv, "--kernel-log", str(home(node) / "kernel.log"), "--disk", str(home(node))]
+
     def health(node: str, boot_id: str) -> tuple[str, ...]:
-        gpus = _gpus(settings, cluster)
-        argv = [*_healthchecks(gpus), "-o", "json", "--expect-gpus", str(gpus)]
-        argv += ["--kernel-log", str(home(node) / "kernel.log"), "--disk", str(home(node))]
+        argv = [*_healthchecks(gpus), *options(node)]
         return tuple([*argv, "--boot-id", boot_id] if boot_id else argv)
 
     provider = LocalProvider(folder, machines)
@@ -101,6 +105,7 @@ def _local(settings: Settings, cluster: ClusterSettings) -> Site:
         home=home,
         host=lambda node: "127.0.0.1",
         health=health,
+        checks=lambda node: (*_healthchecks(1), *options(node)),  # torch needs the site
         health_every=settings.health.every.total_seconds(),
         health_limit=settings.health.limit.total_seconds(),
         footing=Footing(run, sys.executable, folder, nothing, nothing),
@@ -118,9 +123,13 @@ def _ssh(settings: Settings, cluster: ClusterSettings) -> Site:
     def home(node: str) -> Path:
         return ssh.node_folder / "nodes" / node
 
+    def checks(node: str) -> tuple[str, ...]:
+        del node  # all alike
+        return (*installed.checks, *_options(settings, cluster), "--disk", str(ssh.node_folder))
+
     def health(node: str, boot_id: str) -> tuple[str, ...]:
         del boot_id  # the kernel's own is the truth there
-        return (*installed.checks, *_options(settings, cluster), "--disk", str(ssh.node_folder))
+        return checks(node)
 
     def tunnel(node: str, host: str, port: int, limit: float) -> AbstractContextManager[Connection]:
         return fleet.connect(node, host, port, limit)
@@ -133,6 +142,7 @@ def _ssh(settings: Settings, cluster: ClusterSettings) -> Site:
         home=home,
         host=lambda node: listens[node],
         health=health,
+        checks=checks,
         health_every=settings.health.every.total_seconds(),
         health_limit=settings.health.limit.total_seconds(),
         footing=installed_footing(installed, fleet.run, ssh.python),
@@ -152,9 +162,13 @@ def _slurm(settings: Settings, cluster: ClusterSettings, *, visiting: bool) -> S
     def host(node: str) -> str:
         return listens.get(node) or provider.address(node)
 
-    def health(node: str, boot_id: str) -> tuple[str, ...]:
-        del node, boot_id  # the kernel's own is the truth there
+    def checks(node: str) -> tuple[str, ...]:
+        del node  # all alike
         return (*installed.checks, *_options(settings, cluster), "--disk", slurm.folder)
+
+    def health(node: str, boot_id: str) -> tuple[str, ...]:
+        del boot_id  # the kernel's own is the truth there
+        return checks(node)
 
     return Site(
         cluster=ClusterName(cluster.name),
@@ -164,6 +178,7 @@ def _slurm(settings: Settings, cluster: ClusterSettings, *, visiting: bool) -> S
         home=holds.home,
         host=host,
         health=health,
+        checks=checks,
         health_every=settings.health.every.total_seconds(),
         health_limit=settings.health.limit.total_seconds(),
         footing=replace(

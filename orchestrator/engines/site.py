@@ -21,6 +21,10 @@ from orchestrator.runtime.wire import Connection, call, direct
 from providers.api import Provider, Run
 
 
+def _no_checks(node: str) -> tuple[str, ...]:
+    raise PermanentError(f"{node}: how its health checks are started is not known")
+
+
 def _direct(node: str, host: str, port: int, limit: float) -> AbstractContextManager[Connection]:
     del node
     return direct(host, port, limit)
@@ -40,6 +44,8 @@ class Site:
     footing: Footing  #: our private folder there
     #: (node, host, port, limit) -> a connection to what listens there
     reach: Callable[[str, str, int, float], AbstractContextManager[Connection]] = _direct
+    #: node -> argv of the health checks, to which a level and what it needs are added
+    checks: Callable[[str], tuple[str, ...]] = _no_checks
     health_every: float = 30.0  #: seconds between two runs by an agent
     health_limit: float = 20.0  #: seconds one run may take
 

@@ -108,10 +108,12 @@ def test_probes_run_side_by_side() -> None:
 
 
 def test_every_name_leads_to_a_check_of_that_name() -> None:
-    loaded = runner.load(runner.NAMES, Level.ACTIVE)
+    loaded = runner.load(runner.NAMES, Level.ACCEPTANCE)
     assert tuple(one.name for one in loaded) == runner.NAMES
     passive = [one for one in loaded if one.level is Level.PASSIVE]
     assert list(runner.load(runner.NAMES)) == passive
+    active = [one for one in loaded if one.level is not Level.ACCEPTANCE]
+    assert list(runner.load(runner.NAMES, Level.ACTIVE)) == active
 
 
 def test_an_unknown_name_is_refused() -> None:

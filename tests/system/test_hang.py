@@ -7,6 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from orchestrator.core.jobs import JobState
+from orchestrator.core.pages import Page
+from orchestrator.runtime.stacks import find_py_spy
 from tests.system.fleet import LocalFleet
 
 pytestmark = pytest.mark.system
@@ -59,3 +61,70 @@ def test_a_rank_stuck_in_user_code_is_suspected_with_its_stack_then_ended(
     assert "rank 1" in hangs[0].text
     told = [str(event.data) for event in suspected]
     assert any("stuck_in_my_code" in text or "wchan" in text for text in told), told
+
+
+COLLECTIVE = """
+import datetime, os, time
+import torch, torch.distributed as dist
+from orchestrator.runtime import training
+run = training.join()
+first = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
+dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=300))
+
+def stuck_in_my_code():
+    while True:
+        time.sleep(0.05)
+
+data = torch.ones(8)
+for step in range(1, 61):
+    time.sleep(0.02)
+    if first and step == 45 and run.rank == 2:
+        stuck_in_my_code()
+    dist.all_reduce(data)
+    run.heartbeat(step, loss=1.0)
+run.close()
+"""
+
+
+@pytest.mark.torch
+def test_the_rank_that_never_came_is_named_with_its_stack_before_anything_ends(
+    make_fleet: Callable[..., LocalFleet],
+) -> None:
+    """Four ranks over gloo; one is stuck in its own code, the others wait for it."""
+    pytest.importorskip("torch", reason="torch is not installed")
+    if find_py_spy() is None:
+        pytest.skip("py-spy is not installed: there are no stacks to judge")
+    fleet = make_fleet(clusters={"ash": 4})
+    work = fleet.folder / "work"
+    work.mkdir()
+    (work / "train.py").write_text(COLLECTIVE)
+    fleet.start_daemon()
+    fleet.submit(
+        name="stuck",
+        command=["python", "train.py"],
+        workdir=str(work),
+        nodes=4,
+        progress="heartbeat",
+        register=str(fleet.folder / "register"),
+        limits={"floor": "60s"},
+        stop_grace="1s",
+    )
+
+    def named() -> str | None:
+        open_ones = fleet.ledger.incidents(open_only=True)
+        told = [one.reason for one in open_ones if one.page == Page.HANG_SUSPECTED]
+        return next((one for one in told if "stuck_in_my_code" in one), None)
+
+    reason = fleet.until("the culprit is named", named, limit=150)
+
+    assert "rank 2 in" in reason, reason
+    assert "3 others wait" in reason, reason
+    assert not fleet.events("hang", "rank-exited")  # nothing was ended for it
+    assert len(fleet.ranks("stuck")) == 4
+    suspected = fleet.events("suspected")
+    incident = next(
+        one for one in fleet.ledger.incidents(open_only=True) if one.page == Page.HANG_SUSPECTED
+    )
+    took = (incident.opened_at - min(one.at for one in suspected)).total_seconds()
+    print(f"named {took:.1f} s after the first suspicion was recorded")
+    assert took <= 10

@@ -1,0 +1,89 @@
+"""Tests between pairs of nodes: one all-reduce of two ranks, started on both at once.
+
+Which pairs are tested is decided by `core.localise`; here its rounds are carried out, over the
+transports of a cluster. A pair that could not be started on a node that is not reached counts as
+failed: the transport is how jobs get there as well.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from healthchecks.active.pairs import failed, slowest_of
+from orchestrator.core.localise import Culprits, Localisation, PairTest
+from orchestrator.engines.site import Site
+from orchestrator.errors import HoldfastError
+
+SIDE_BY_SIDE = 32  #: pairs at once; each has two threads
+PORTS = (20_000, 30_000)  #: below those that kernels give to clients
+START_MAX = 30.0  #: seconds for torch to be loaded, on top of a test's own limit
+SLOW_GLOO, SLOW_NCCL = 0.5, 0.8  #: of the usual rate: a pair below has failed
+Pair = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class PairTester:
+    """The hands that test pairs of nodes of one cluster."""
+
+    site: Site
+    bytes: int = 64 << 20
+    limit: float = 20.0  #: seconds of one test
+    gpu: int | None = None  #: the rail; None: gloo between the hosts
+
+    def test(self, pairs: Sequence[Pair]) -> dict[Pair, float | None]:
+        """Test disjoint pairs side by side; their rates in 10^9 bytes a second, None: failed."""
+        if not pairs:
+            return {}
+        with ThreadPoolExecutor(min(SIDE_BY_SIDE, len(pairs)), "pairs") as pool:
+            return dict(zip(pairs, pool.map(self._pair, pairs), strict=True))
+
+    def _pair(self, pair: Pair) -> float | None:
+        port = PORTS[0] + secrets.randbelow(PORTS[1] - PORTS[0])
+        base = {"id": 1, "host": self.site.host(pair[0]), "port": port}
+        base |= {"bytes": self.bytes, "limit": self.limit}
+        if self.gpu is not None:
+            base["gpu"] = self.gpu
+        with ThreadPoolExecutor(2, "pair") as pool:
+            both = [
+                pool.submit(self._one, node, {**base, "rank": rank})
+                for rank, node in enumerate(pair)
+            ]
+            return slowest_of([one.result() for one in both])
+
+    def _one(self, node: str, request: Mapping[str, Any]) -> dict[str, Any]:
+        argv = [*self.site.checks(node), "--pair", json.dumps(request)]
+        try:
+            ended = self.site.run(node)(argv, limit=self.limit + START_MAX)
+            body = json.loads(ended.out)
+            if not isinstance(body, dict):
+                return {"error": "no answer"}
+            rate = body.get("gbps")
+            return {"gbps": float(rate)} if isinstance(rate, int | float) else {"error": "failed"}
+        except (HoldfastError, ValueError, RecursionError) as error:
+            return {"error": str(error)[:200]}
+
+
+def localise(
+    nodes: Sequence[str],
+    leaves: Mapping[str, frozenset[str]],
+    test: Callable[[Sequence[Pair]], Mapping[Pair, float | None]],
+    go_on: Callable[[], bool],
+    slow: float = SLOW_GLOO,
+) -> Culprits:
+    """Run rounds until it is decided, the rounds are spent, or `go_on` says no.
+
+    Rates are judged against the usual one of all tests so far.
+    """
+    state = Localisation(tuple(nodes), leaves)
+    rates: dict[Pair, float | None] = {}
+    while (pairs := state.next_round()) and go_on():
+        now = dict(test(pairs))
+        verdicts = failed({**rates, **now}, slow)
+        rates |= now
+        state = state.after(PairTest(*pair, failed=verdicts[pair]) for pair in pairs)
+    return state.conclude()
