@@ -28,7 +28,7 @@ COLUMNS = {"NODE": "node", "STANDING": "standing", "COVERAGE": "coverage", "WHY"
 @click.argument("cohort", metavar="COHORT")
 @click.option(
     "--expected",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=click.Path(dir_okay=False, path_type=Path),
     help="What to expect of a node (JSON), as `python -m healthchecks learn` prints it.",
 )
 @click.option(

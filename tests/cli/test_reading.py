@@ -91,7 +91,7 @@ def test_node_show_tells_one_node(holdfast: Holdfast, story: Story) -> None:
         ("why", "a-009"),
         ("why", "train/7"),
         ("checkpoint", "list", "nowhere"),
-        ("checkpoint", "verify", "s3://bucket/x"),
+        ("checkpoint", "verify", "ftp://bucket/x"),
     ],
 )
 def test_an_unknown_thing_exits_with_2(

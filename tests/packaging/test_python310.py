@@ -9,7 +9,7 @@ from tests.packaging.environments import ROOT
 RUNTIME = ROOT / "orchestrator" / "runtime"
 NEEDS_TORCH = (
     *("dcp", "dcp_index", "snapshots", "weights"),
-    *("capture", "live", "rankmemory", "rescue", "steady"),
+    *("capture", "live", "pinned", "rankmemory", "rescue", "steady"),
 )
 COMPILE = """
 import pathlib, sys
