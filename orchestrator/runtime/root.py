@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import threading
 from pathlib import Path
 from stat import S_ISDIR
 
@@ -30,6 +31,7 @@ class Root:
         self._exists = False
         self._found: tuple[int, int] | None = None  #: device and inode
         self._mark = b""  #: nothing until it was read or written
+        self._lock = threading.RLock()  #: around what is found out and remembered together
 
     def must_exist(self) -> None:
         """Note that the folder was made before."""
@@ -50,8 +52,11 @@ class Root:
 
         Raises `OSError`; call `check` first.
         """
-        if self._mark:
-            return
+        with self._lock:
+            if not self._mark:
+                self._make()
+
+    def _make(self) -> None:
         if self._found is None:
             missing = [one for one in (self._path, *self._path.parents) if not one.exists()]
             for one in reversed(missing):
@@ -81,6 +86,13 @@ class Root:
             return "this is not a folder"
         found = (status.st_dev, status.st_ino)
         if found == self._found:
+            return ""
+        with self._lock:
+            return self._recognise(found)
+
+    def _recognise(self, found: tuple[int, int]) -> str:
+        """Say what is wrong with a folder that is not the known one by device and inode."""
+        if found == self._found:  # another thread was here first
             return ""
         try:
             mark = _read(self._path / MARK)

@@ -144,7 +144,7 @@ def test_a_store_is_opened_by_path_or_file_url(tmp_path: Path) -> None:
     assert open_store(spaced.as_uri()).place == str(spaced)
 
 
-@pytest.mark.parametrize("url", ["s3://bucket/x", "file://elsewhere/x", "file://", "", "file:///"])
+@pytest.mark.parametrize("url", ["ftp://bucket/x", "file://elsewhere/x", "file://", "", "file:///"])
 def test_a_url_that_no_store_knows_is_the_callers_mistake(url: str) -> None:
     with pytest.raises(UserError, match="no store for"):
         open_store(url)
