@@ -121,6 +121,17 @@ def test_an_empty_list_with_status_200() -> None:
     suffers(lambda world, seen: listings(world, seen, lambda machine: None))
 
 
+def test_an_empty_list_makes_no_spare_missing() -> None:
+    class Emptied(Flawed):
+        pass
+
+    world = Emptied({"a": 3})
+    world.run(5)
+    Emptied.flaw = lambda world, seen: listings(world, seen, lambda machine: None)
+    world.run(2).submit("train", SPEC)
+    world.until(running)
+
+
 def test_a_list_that_names_only_some() -> None:
     dice = random.Random(1)
     suffers(lambda w, seen: listings(w, seen, lambda m: m if dice.random() < 0.5 else None))

@@ -6,9 +6,13 @@ from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 
+from orchestrator.core.beliefs import AgentBelief
 from orchestrator.core.jobs import Attempt, AttemptState, JobSpec, Outcome, WhenAlone
+from orchestrator.core.look import Look
 from orchestrator.core.nodes import ClusterName, JobName, NodeName
 from orchestrator.core.observations import OrderKind
+from orchestrator.core.placement import unfit_to_seat
+from orchestrator.core.reconcile import reconcile
 from orchestrator.runtime.lineage import Fence
 from orchestrator.runtime.reports import Stage
 from tests.core.test_stories import TWO, running, started
@@ -148,6 +152,34 @@ def test_another_controllers_fence_ends_our_attempt_and_ours_comes_after() -> No
     world.until(lambda w: w.attempt("train").number == 3)
     assert world.told("the register is at attempt 2: fenced off")
     world.until(running)
+
+
+def test_a_fence_of_our_number_by_another_controller_ends_our_attempt_too() -> None:
+    world = started({"a": 3})
+    registers = world.fleet.beliefs.registers
+    (job, register), *_ = registers.items()
+    seen = register.seen
+    assert seen is not None
+    assert seen.fence is not None
+    theirs = replace(seen, fence=replace(seen.fence, by="somebody else"))
+    beliefs = replace(world.fleet.beliefs, registers={job: replace(register, seen=theirs)})
+    assert "fenced off" not in str(reconcile(world.fleet, QUICK).decisions)
+    assert "fenced off" in str(reconcile(replace(world.fleet, beliefs=beliefs), QUICK).decisions)
+
+
+def test_a_node_with_an_agent_that_is_not_proven_gone_gets_no_seat() -> None:
+    world = World({"a": 3}).run(5)
+    name = NodeName("a-1")
+    belief = replace(world.fleet.beliefs.nodes[name], agents=(AgentBelief(JobName("old"), 1),))
+    beliefs = replace(world.fleet.beliefs, nodes={**world.fleet.beliefs.nodes, name: belief})
+    for fleet, why in (
+        (world.fleet, None),
+        (
+            replace(world.fleet, beliefs=beliefs),
+            "something of an older attempt may still run there",
+        ),
+    ):
+        assert unfit_to_seat(Look(fleet, QUICK), fleet.nodes[name], TWO) == why
 
 
 def test_missing_fences_are_appended_in_their_order() -> None:

@@ -155,6 +155,15 @@ def test_a_generation_resumes_from_the_head() -> None:
     assert "step 30" in why
 
 
+def test_nothing_resumes_from_a_commit_that_came_too_late_to_count() -> None:
+    formed = generation(4, 1, 2, EXIT, resume=3)
+    late = commit(5, 2, 3)  # its generation rules no more
+    lineage = read(fence(1, 1), generation(2, 1), commit(3, 2), formed, late)
+    assert reasons(lineage) == ["under record 2, but 4 rules"]
+    assert lineage.head == commit(3, 2)
+    assert choose_resume(lineage, Because(Cause.NODE_LOST))[0] == 3
+
+
 def test_the_same_failure_twice_steps_down_to_the_parent() -> None:
     story: list[Record] = [fence(1, 1), generation(2, 1), commit(3, 2), commit(4, 2, 3)]
     lineage = read(*story, generation(5, 1, 2, EXIT, resume=4))

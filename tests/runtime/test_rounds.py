@@ -100,6 +100,18 @@ def test_budgets() -> None:
     assert lost == "10 generations in a row reached no new checkpoint"
 
 
+def test_a_new_checkpoint_gives_every_budget_back() -> None:
+    hang = Because(Cause.HANG)
+    second = replace(LATEST, seq=3, after=2, because=hang)
+    lineage = Lineage.read([Fence(1, "f", 1, 1, 0.0), LATEST, second])
+    tight = replace(GRANT, generations_max=2)
+    assert rounds.spent(lineage, GRANT, hang, 3) is not None
+    assert rounds.spent(lineage, tight, Because(Cause.GRANT), 3) is not None
+    on = lineage.then(Commit(4, "c", 3, 10, None, "m", "d", 0.0, "a"))
+    assert rounds.spent(on, GRANT, hang, 3) is None
+    assert rounds.spent(on, tight, Because(Cause.GRANT), 3) is None
+
+
 def test_resuming_is_bounded_by_the_grant() -> None:
     commits = [Commit(s, "c", 2, s, s - 1 if s > 3 else None, "m", "d", 0.0, "a") for s in (3, 4)]
     lineage = Lineage.read([Fence(1, "f", 1, 1, 0.0), LATEST, *commits])
