@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,10 @@ def rack(folder: Path, count: int) -> Iterator[Rack]:
         subprocess.run(["ip", "link", "del", "br0"], stderr=subprocess.DEVNULL, check=False)
 
 
+@cache
 def own_network() -> bool:
-    """Say whether we run in a network of our own, where bridges may be made: it has no cards."""
+    """Say whether we run in a network of our own, where bridges may be made: it has no cards.
+
+    Asked once, at the begin: later the tests have put cards of theirs there.
+    """
     return {name for _, name in socket.if_nameindex()} <= {"lo", "hf0"}

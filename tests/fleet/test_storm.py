@@ -26,7 +26,8 @@ from tests.fleet.conftest import credentials
 from tests.fleet.rack import Rack
 from tests.system.fleet import LocalFleet
 
-pytestmark = [pytest.mark.root, pytest.mark.system, pytest.mark.timeout(1800)]
+#: 301 s on two idle cores (2026-11-26): more than `make test-fleet` has left.
+pytestmark = [pytest.mark.root, pytest.mark.soak, pytest.mark.system, pytest.mark.timeout(1800)]
 
 STEPS = 150
 XID_79 = "[{uptime:12.6f}] NVRM: Xid (PCI:0000:3b:00): 79, pid='<unknown>', GPU has fallen off.\n"
