@@ -199,7 +199,7 @@ def measure(megabytes: int, rounds: int) -> dict[str, Any]:
         for make in WAYS:
             before = resident()
             way = make(state)
-            times.setdefault(way.name, []).extend(steps(way, state, loops))
+            times.setdefault(way.name, []).extend(steps(way, state, loops, square))
             grown = resident() - before
             memory[way.name] = max(grown, memory.get(way.name, 0))
             way.close()
