@@ -7,6 +7,7 @@ percent, so 3 % would be noise).
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from statistics import median
 from typing import Any
@@ -48,6 +49,18 @@ def wait(t: Any, device: str) -> None:
     """Wait until a device has done what it was told."""
     if device != "cpu":
         t.cuda.synchronize(device)
+
+
+def reduce_seconds(t: Any, data: Any, device: str, rounds: int) -> float:
+    """Return the median time of an all-reduce of a tensor among the ranks that stand."""
+    took = []
+    for _ in range(rounds):
+        wait(t, device)
+        began = time.monotonic()
+        t.distributed.all_reduce(data)
+        wait(t, device)
+        took.append(time.monotonic() - began)
+    return median(took)
 
 
 def judge_rates(

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from statistics import median
 from typing import Any
 
-from healthchecks.active.devices import devices, judge_rates, named, torch, wait
+from healthchecks.active.devices import devices, judge_rates, named, reduce_seconds, torch, wait
 from healthchecks.api import CannotLookError, Check, Level, Settings
 from healthchecks.findings import Fault, Finding, Severity
 
@@ -87,15 +86,9 @@ def _reduce(rank: int, ranks: int, backend: str, port: int, answers: Any) -> Non
     data = t.full((size // 4,), float(rank + 1), device=device)
     t.distributed.all_reduce(data)
     right = bool((data == ranks * (ranks + 1) / 2).all())
-    took = []
-    for _ in range(ROUNDS):
-        wait(t, device)
-        began = time.monotonic()
-        t.distributed.all_reduce(data)
-        wait(t, device)
-        took.append(time.monotonic() - began)
+    seconds = reduce_seconds(t, data, device, ROUNDS)
     if rank == 0:
-        answers.put((1e-9 * size / median(took) * 2 * (ranks - 1) / ranks, right))
+        answers.put((1e-9 * size / seconds * 2 * (ranks - 1) / ranks, right))
     t.distributed.barrier()
     t.distributed.destroy_process_group()
 

@@ -22,12 +22,11 @@ import signal
 import socket
 import struct
 import sys
-import time
 from collections.abc import Iterable, Mapping
 from statistics import median
 from typing import Any, NamedTuple, TextIO
 
-from healthchecks.active.devices import torch, wait
+from healthchecks.active.devices import reduce_seconds, torch
 from healthchecks.api import CannotLookError
 
 ROUNDS = 3  #: of the all-reduce; the median counts
@@ -135,17 +134,11 @@ def _test(wanted: Request) -> dict[str, Any]:
         t.distributed.all_reduce(data)
         if not bool((data == 3.0).all()):
             return {"error": "the sum of two ranks is wrong"}
-        took = []
-        for _ in range(ROUNDS):
-            wait(t, device)
-            began = time.monotonic()
-            t.distributed.all_reduce(data)
-            wait(t, device)
-            took.append(time.monotonic() - began)
+        seconds = reduce_seconds(t, data, device, ROUNDS)
         store.set(f"done{wanted.rank}", "")
         if wanted.rank == 0:  # the store lives here: it must outlive the other's last word
             store.wait(["done1"], patience)
-        return {"gbps": 1e-9 * wanted.bytes / median(took)}
+        return {"gbps": 1e-9 * wanted.bytes / seconds}
     except Exception as error:  # noqa: BLE001 (gloo raises whatever it likes; it is the answer)
         return {"error": str(error).splitlines()[0][:300] if str(error) else repr(error)}
 

@@ -73,11 +73,6 @@ class RankMemory:
             LOG.warning("a snapshot was torn: a tensor changed between two updates")
         return made
 
-    @property
-    def copying(self) -> bool:
-        """Whether a copy is under way."""
-        return self._copying
-
     def _reserve(self, flat: Flat) -> None:
         """Get a segment from the agent; its pages are put in place now, not within a step."""
         if self._line is None or self.refused:

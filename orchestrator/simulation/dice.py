@@ -28,12 +28,3 @@ def lognormal(dice: random.Random, median: float, spread: float) -> float:
     """Throw a lognormal duration with this median, and `spread` = 95th percentile over median."""
     sigma = math.log(spread) / P95
     return median * math.exp(sigma * dice.gauss(0.0, 1.0))
-
-
-def poisson(dice: random.Random, mean: float) -> int:
-    """Throw a number of events with this mean (by gaps of an exponential clock)."""
-    count, left = 0, mean
-    while left > 0:
-        left -= dice.expovariate(1.0)
-        count += left > 0
-    return count

@@ -30,7 +30,6 @@ from orchestrator.simulation.witness import Witness
 from orchestrator.simulation.world import World
 
 UNSETTLED = frozenset({NodeState.BURN_IN, NodeState.DRAINING})
-ENDLESS = 1_000_000  #: attempts of a run that is meant to last for ever
 PRUNE_EVERY = 6 * 3_600.0
 HISTORY = timedelta(hours=1)
 TOLD_BEFORE = 5.0  #: seconds before an outage that belong to its story
@@ -232,7 +231,6 @@ def spec_of(job: JobPlan) -> JobSpec:
         nodes_min=job.nodes_min or job.nodes,
         nodes_max=job.nodes,
         clusters=tuple(ClusterName(name) for name in job.clusters),
-        attempts_max=ENDLESS,
         register=f"sim:/{job.name}",
         checkpoints=f"sim:/{job.name}",
         **alone,  # type: ignore[arg-type]

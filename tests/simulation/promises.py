@@ -9,7 +9,7 @@ from orchestrator.core.policies import Policy
 from orchestrator.runtime.lineage import Fence
 from orchestrator.simulation.agenda import HOUR, MINUTE, second
 from orchestrator.simulation.engine import Simulation
-from orchestrator.simulation.plan import CONTROL_PLANE, Kind, Plan, Strike
+from orchestrator.simulation.plan import CONTROL_PLANE, Plan
 from tests.simulation.schedules import draw
 
 #: A job that could run is back within this, if nothing more happens: patience with a cluster (10
@@ -159,6 +159,3 @@ def shrink(verdict: Verdict, tries_max: int = 60) -> Verdict:
                 best, changed = again, True
                 break
     return best
-
-
-__all__ = ["Kind", "Strike", "Verdict", "judge", "judge_seed", "shrink"]

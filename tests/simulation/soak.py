@@ -12,10 +12,11 @@ import os
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 
 from tests.simulation.promises import Verdict, judge_seed, shrink
-from tests.simulation.schedules import draw, mix
+from tests.simulation.schedules import mix
 
 
 def main(words: list[str] | None = None) -> int:
@@ -44,7 +45,7 @@ def main(words: list[str] | None = None) -> int:
     return 1 if broken else 0
 
 
-def verdicts(seeds: range, workers: int):  # type: ignore[no-untyped-def]
+def verdicts(seeds: range, workers: int) -> Iterator[Verdict]:
     """Yield the verdict of each seed, in order."""
     if workers == 1:
         yield from map(judge_seed, seeds)
@@ -59,5 +60,3 @@ def _since(began: float) -> str:
 
 if __name__ == "__main__":
     sys.exit(main())
-
-__all__ = ["Verdict", "draw", "main"]
