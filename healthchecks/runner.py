@@ -66,6 +66,7 @@ CHECKS = {
 }
 NAMES = tuple(CHECKS)
 ANSWER_MAX = 8 << 20  #: bytes of facts from one probe
+ERRORS_MAX = 4096  #: bytes of its error output that are looked at, the last ones
 
 
 class Answer(NamedTuple):
@@ -187,44 +188,50 @@ def ask(checks: Sequence[Check], settings: Settings, limit: float) -> Iterator[A
     """Probe all at once, in one process each; yield their answers in the order of `checks`."""
     began = time.monotonic()
     started = [(check, *_start(check, settings)) for check in checks]
-    for check, pid, pipe in started:
+    for check, pid, pipe, errors in started:
         deadline = began + min(check.limit, limit)
         answer, ended_at = _hear(pipe, deadline)
         os.close(pipe)
+        said = _last_line(errors)
         if ended_at is None:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, os.WNOHANG)  # it may never end: do not wait
             yield Answer(None, f"timed out after {min(check.limit, limit):g} s", deadline - began)
         else:
             _, status = os.waitpid(pid, 0)
-            yield _read(answer, os.waitstatus_to_exitcode(status), ended_at - began)
+            yield _read(answer, os.waitstatus_to_exitcode(status), said, ended_at - began)
 
 
-def _start(check: Check, settings: Settings) -> tuple[int, int]:
-    """Fork a probe; return its process id and the pipe that its answer comes through."""
+def _start(check: Check, settings: Settings) -> tuple[int, int, int]:
+    """Fork a probe; return its process id, the pipe of its answer, and the file of its errors.
+
+    Libraries chatter on the error output (torch warns of names that it cannot look up): that must
+    not get into the answer.
+    """
     reader, writer = os.pipe()
+    errors = os.memfd_create("errors")
     sys.stdout.flush()
     pid = os.fork()
     if pid:
         os.close(writer)
-        return pid, reader
+        return pid, reader, errors
     code = 1
     try:  # the child: it never returns from here
-        _take_streams(writer)
+        _take_streams(errors)
         _say(writer, _probe(check, settings))
         code = 0
     finally:
-        if error := sys.exception():  # nobody foresaw it: it goes through the pipe (see _read)
+        if error := sys.exception():  # nobody foresaw it
             os.write(2, f"{type(error).__name__}: {error}".encode())
         os._exit(code)
 
 
-def _take_streams(writer: int) -> None:
+def _take_streams(errors: int) -> None:
     """Let go of the caller's streams: a probe that hangs must not hold them open."""
     nothing = os.open(os.devnull, os.O_RDWR)
     os.dup2(nothing, 0)
     os.dup2(nothing, 1)
-    os.dup2(writer, 2)
+    os.dup2(errors, 2)
 
 
 def _probe(check: Check, settings: Settings) -> dict[str, Any]:
@@ -253,10 +260,17 @@ def _hear(pipe: int, deadline: float) -> tuple[bytes, float | None]:
     return bytes(heard), None
 
 
-def _read(answer: bytes, exit_code: int, cost: float) -> Answer:
+def _last_line(errors: int) -> str:
+    """Return the last line of a probe's error output, and let go of it."""
+    size = os.fstat(errors).st_size
+    tail = os.pread(errors, ERRORS_MAX, max(0, size - ERRORS_MAX))
+    os.close(errors)
+    return "".join(tail.decode(errors="replace").strip().splitlines()[-1:])
+
+
+def _read(answer: bytes, exit_code: int, said: str, cost: float) -> Answer:
     if exit_code == 0:
         body = json.loads(answer)
         return Answer(body.get("facts"), body.get("failure", ""), body.get("cost", cost))
-    last = answer.decode(errors="replace").strip().splitlines()[-1:]
     how = f"signal {-exit_code}" if exit_code < 0 else f"exit code {exit_code}"
-    return Answer(None, ": ".join([f"the probe ended by {how}", *last]), cost)
+    return Answer(None, f"the probe ended by {how}" + (f": {said}" if said else ""), cost)

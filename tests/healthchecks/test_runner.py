@@ -46,6 +46,13 @@ def die(settings: Settings) -> dict[str, Any]:
     return fine(settings)
 
 
+def chatter(settings: Settings) -> dict[str, Any]:
+    """Talk on both outputs, as libraries do, before and after their work."""
+    os.write(2, b"[W1126 socket.cpp:767] the client socket's name cannot be looked up\n" * 9_000)
+    os.write(1, b"[Gloo] Rank 0 is connected\n")
+    return fine(settings)
+
+
 def check(name: str, probe: Any, limit: float = 20.0) -> Check:
     return Check(name, Level.PASSIVE, limit, probe, agree)
 
@@ -99,6 +106,10 @@ def test_a_check_without_business_here_is_skipped_with_the_reason() -> None:
     ran = runner.run([idle], Settings())
     assert ran.findings == ()
     assert ran.coverage.skipped == {"idle": "not under /"}
+
+
+def test_what_libraries_chatter_is_no_part_of_the_answer() -> None:
+    assert only([check("chatter", chatter)]).severity is Severity.OK
 
 
 def test_probes_run_side_by_side() -> None:
