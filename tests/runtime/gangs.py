@@ -9,7 +9,7 @@ import signal
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -143,8 +143,20 @@ class Cluster:
         return found
 
     def wait_stage(self, node: str, stage: Stage, limit: float = 20.0) -> AgentReport:
-        wait_for(lambda: self.report(node).stage is stage, limit=limit, pause=0.02)
-        return self.report(node)
+        return self.wait_report(node, lambda report: report.stage is stage, limit)
+
+    def wait_report(
+        self, node: str, holds: Callable[[AgentReport], bool], limit: float = 20.0
+    ) -> AgentReport:
+        """Return the first report of the node that holds."""
+
+        def look() -> AgentReport | None:
+            report = self.report(node)
+            return report if holds(report) else None
+
+        found: AgentReport | None = wait_for(look, limit=limit, pause=0.02)
+        assert found is not None
+        return found
 
     def kill_node(self, node: str) -> None:
         """Kill guard, agent and ranks of a node at once, as a lost machine would."""

@@ -54,7 +54,8 @@ def test_a_standby_takes_the_seat_of_a_lost_node(gang: Cluster) -> None:
     gang.start("a", "b", "c")
     gang.give(gang.grant(1, "ab", "c"), to="abc")
     gang.wait_running("ab", 1)
-    assert gang.wait_stage("c", Stage.STANDBY).members == ("a", "b")
+    # A standby knows its grant at once, and whom it stands by for when it has read the lineage.
+    gang.wait_report("c", lambda said: (said.stage, said.members) == (Stage.STANDBY, ("a", "b")))
 
     gang.kill_node("a")  # the leader
     gang.wait_running("bc", 2)
@@ -62,7 +63,7 @@ def test_a_standby_takes_the_seat_of_a_lost_node(gang: Cluster) -> None:
     generation = gang.lineage().generations[-1]
     assert [member.node for member in generation.members] == ["b", "c"]
     assert (generation.because.cause, generation.because.node) == (Cause.NODE_LOST, "a")
-    assert gang.report("b").peers_lost == ("a",)
+    gang.wait_report("b", lambda said: said.peers_lost == ("a",))
 
 
 def test_a_new_grant_swaps_a_node(gang: Cluster) -> None:
