@@ -17,7 +17,7 @@ from orchestrator.errors import UserError
 
 if TYPE_CHECKING:
     from orchestrator.core.acceptance import Acceptance
-    from orchestrator.core.nodes import Node
+    from orchestrator.core.nodes import Node, NodeState
 
 NOT_PASSED = 3  #: exit code
 REASON = "acceptance"
@@ -88,8 +88,7 @@ def _idle(session: Session, cohort: str) -> list[Node]:
     others = [one.name for one in nodes if one.cordon is not None and one.cordon.personal]
     if others:
         say(f"cordoned already, and will be left so if it was not you: {', '.join(others)}")
-    idle = (NodeState.BURN_IN, NodeState.PROBATION, NodeState.SPARE, NodeState.QUARANTINED)
-    busy = [f"{one.name} is {one.state}" for one in nodes if one.state not in idle]
+    busy = [f"{one.name} is {one.state}" for one in nodes if one.state not in _restful()]
     if busy:
         raise UserError(f"acceptance makes nodes work, and some are needed: {', '.join(busy)}")
     return sorted(nodes, key=lambda one: one.name)
@@ -112,14 +111,21 @@ def _cordon(session: Session, nodes: list[Node], by: str) -> bool:
     return True
 
 
-def _idle_still(session: Session, nodes: list[Node]) -> None:
-    """Refuse nodes that were seated while the cordon was on its way, or that another holds."""
-    from orchestrator.core.nodes import SEATED
+def _restful() -> frozenset[NodeState]:
+    """Return the states in which a node works for nobody and is not being repaired."""
+    from orchestrator.core.nodes import NodeState
 
+    idle = (NodeState.BURN_IN, NodeState.PROBATION, NodeState.SPARE, NodeState.QUARANTINED)
+    return frozenset(idle)
+
+
+def _idle_still(session: Session, nodes: list[Node]) -> None:
+    """Refuse nodes that were seated, or taken to repair, while the cordon was on its way."""
     fleet = session.fleet()
-    seated = [one.name for one in nodes if fleet.nodes[one.name].state in SEATED]
-    if seated:
-        raise UserError(f"taken by a job meanwhile: {', '.join(seated)}; nothing was examined")
+    now = {one.name: fleet.nodes[one.name].state for one in nodes}
+    busy = [f"{name} is {state}" for name, state in now.items() if state not in _restful()]
+    if busy:
+        raise UserError(f"no longer idle: {', '.join(busy)}; nothing was examined")
 
 
 def _examine(session: Session, nodes: list[Node], wish: dict[str, Any]) -> Acceptance:

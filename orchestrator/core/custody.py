@@ -225,6 +225,10 @@ def _repairing(look: Look, node: Node) -> None:
     tried = bool(tries) and tries[-1] >= node.since
     if tried and not look.due(tries[-1] + _patience(look, node, step, tries)):
         return
+    if node.cordon is not None and node.cordon.personal:
+        reason = f"cordoned by {node.cordon.owner.partition(':')[2]}: its repair waits for that"
+        look.do(MoveNode(node.name, S.REPAIRING, S.QUARANTINED, reason))
+        return
     if spent(look, node, step) or not can(look, node, step):
         refused = len(refusals(look, node, step))
         reason = f"{len(tries) - refused} {DONE[step]} within a day did not bring it back"

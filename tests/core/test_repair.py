@@ -159,6 +159,22 @@ def test_each_rung_has_its_tries_a_day(step: str, limit: str) -> None:
     world.until(lambda w: len(steps(w)) > 2)
 
 
+def test_a_cordon_ends_the_tries_of_a_repair_and_its_end_lets_them_go_on() -> None:
+    world = alone(can=("reboot",), needs=RepairStep.REBOOT)
+    world.refuses = True
+    world.fault("a-1", remedy="reboot")
+    world.until(lambda w: len(steps(w)) == 1)
+    world.order(OrderKind.CORDON, "a-1")
+    world.until(lambda w: w.states() == {"a-1": "quarantined"}, limit=200)
+    tried = len(steps(world))
+    assert world.told("its repair waits for that")
+    world.run(200)
+    assert len(steps(world)) == tried
+    world.refuses = False
+    world.order(OrderKind.UNCORDON, "a-1")
+    world.until(lambda w: w.states() == {"a-1": "spare"}, limit=400)
+
+
 def test_the_whole_fleet_has_its_repairs_an_hour_and_one_always() -> None:
     for most, allowed in ((0, 1), (2, 2)):
         policy = replace(QUICK, fleet_repairs_per_hour=most, fleet_repairs_share=0.1)

@@ -20,7 +20,7 @@ def test_a_cohort_is_burnt_in_and_its_bad_node_is_kept_out(
     make_fleet: Callable[..., LocalFleet],
 ) -> None:
     pytest.importorskip("torch", reason="torch is not installed")
-    fleet = make_fleet(clusters={"ash": 2}, policy={"burn_in": "10m"})
+    fleet = make_fleet(clusters={"ash": 2}, policy={"burn_in": "10m", "repair": False})
     fleet.start_daemon()
     fleet.until("two nodes", lambda: len(fleet.nodes()) == 2)
     (fleet.state / "clusters/ash/ash-002/kernel.log").write_text(XID_79)
