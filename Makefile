@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.holdfast-stamp
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: setup demo test check format bench bench-model bench-recovery fuzz soak simulate-soak mutants test-fleet soak-fleet clean
+.PHONY: setup demo test check format bench bench-model bench-recovery bench-ssh fuzz soak simulate-soak mutants test-fleet soak-fleet clean
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -77,6 +77,14 @@ bench-recovery: setup
 	$(PEERS)/nvrx/bin/python -m pip install --quiet --no-deps nvidia-resiliency-ext==0.4.1 $(NVRX)
 	BENCH_NVRX_PYTHON=$(PEERS)/nvrx/bin/python $(BIN)/python -m bench.recovery \
 	  --systems holdfast,torchrun,nvrx --rounds 5
+
+# A health sweep over many real sshd, with our transport and with others' clients; needs root.
+SWEEPERS := asyncssh==2.24.1 parallel-ssh==2.16.0.post1 ClusterShell==1.10.1 ansible-core==2.19.14
+bench-ssh: setup
+	tools/install_fleet
+	$(PYTHON) -m venv $(PEERS)/ssh
+	$(PEERS)/ssh/bin/python -m pip install --quiet $(SWEEPERS)
+	$(OWN) $(BIN)/python -m bench.sweep --hosts 64,128 --rounds 5 --peers $(PEERS)/ssh/bin
 
 # Training speed of `tiny` beside Hugging Face's T5; only this target installs transformers.
 bench-model: setup
