@@ -44,9 +44,10 @@ soak-fleet: setup
 	tools/install_fleet
 	$(OWN) $(BIN)/python -m pytest -s -m "root and soak" --override-ini=testpaths=tests/fleet --timeout=7200
 
-# Slow: no healthy generation is ever ended, twenty times over; two hundred random kill schedules.
+# Slow: no healthy generation is ever ended, twenty times over; two hundred random kill schedules; a
+# sharded copy of the model over 2, then 4, then 3 ranks.
 soak: setup
-	$(BIN)/python -m pytest -m soak --override-ini="testpaths=tests/soak tests/runtime" --timeout=3600
+	$(BIN)/python -m pytest -m soak --override-ini="testpaths=tests/soak tests/runtime tests/model" --timeout=3600
 
 # Ten thousand simulated schedules of faults, and a controller killed at every write of an incident.
 simulate-soak: setup

@@ -28,6 +28,7 @@ class Weights:
 def main(arguments: Sequence[str]) -> int:
     """Load, ask, print the answer (with `-o json`: one object)."""
     given = _parser().parse_args(arguments)
+    _refuse_nonsense(given)
     import torch
 
     from model import agent, decoding, tokenizer
@@ -78,6 +79,19 @@ def _parser() -> argparse.ArgumentParser:
     flag("--threads", type=int, default=1)
     flag("-o", "--output", choices=("text", "json"), default="text")
     return parser
+
+
+def _refuse_nonsense(given: argparse.Namespace) -> None:
+    """Raise UserError for numbers that no answer can be made with."""
+    for name in ("tokens_max", "threads"):
+        if getattr(given, name) < 1:
+            raise UserError(f"--{name.replace('_', '-')} must be at least 1")
+    if not 0.0 <= given.temperature < float("inf"):
+        raise UserError("--temperature must be 0 (greedy) or above")
+    if not 0.0 < given.top_p <= 1.0:
+        raise UserError("--top-p must lie between 0 and 1")
+    if given.seed < 0:
+        raise UserError("--seed must not be negative")
 
 
 class _File(argparse.Action):

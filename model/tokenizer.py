@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -35,6 +36,9 @@ NAMED = (
     *("<tool>", "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>"),
 )
 RESERVED = tuple(f"<|reserved_{i}|>" for i in range(96 - SENTINELS - len(NAMED)))
+#: Characters without a space, or spaces in a row, that are encoded in one piece: tiktoken's split
+#: overflows its stack at about a million.
+RUN_MAX = 25_000
 SPECIAL = (*NAMED, *RESERVED, *(f"<extra_id_{i}>" for i in range(SENTINELS)))
 
 
@@ -47,7 +51,10 @@ class Tokenizer:
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Return the ids of a text; never a special token, whatever the text says."""
-        return tuple(self.encoding.encode_ordinary(text))
+        if len(text) <= RUN_MAX:
+            return tuple(self.encoding.encode_ordinary(text))
+        encode = self.encoding.encode_ordinary
+        return tuple(token for piece in _pieces(text) for token in encode(piece))
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of ids. Raises UserError naming an id that the file does not have."""
@@ -74,6 +81,16 @@ class Tokenizer:
     def special(self, token: str) -> int:
         """Return the id of a special token."""
         return self.vocabulary - len(SPECIAL) + _PLACES[token]
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """Cut a text after every `RUN_MAX` characters of a run of spaces or of none; seldom at all."""
+    begun = 0
+    for run in re.finditer(r"\s+|\S+", text):
+        for cut in range(run.start() + RUN_MAX, run.end(), RUN_MAX):
+            yield text[begun:cut]
+            begun = cut
+    yield text[begun:]
 
 
 _PLACES = {token: index for index, token in enumerate(SPECIAL)}

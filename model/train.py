@@ -87,15 +87,19 @@ def _trainer(settings: Settings, run: Run) -> AnyTrainer:
 
 def run_steps(run: Run, trainer: AnyTrainer, rescue: Rescue) -> None:
     """Train from where the trainer stands to the last step, rolling back what is spoiled."""
+    from model.damage import Told
+
     settings = trainer.settings
     profile = _profiler(settings)
     peak = _peak(settings)
+    damaged = Told(trainer.loader)
     while trainer.step < settings.steps:
         started, waited = time.monotonic(), trainer.loader.waited_s
         if settings.curriculum.at(trainer.step + 1).step == 1:
             _begin_stage(run, trainer)
         with profile():
             totals = trainer.advance()
+        damaged.tell()
         took = time.monotonic() - started
         wait = (trainer.loader.waited_s - waited) / took
         speed = totals.positions / took
@@ -154,10 +158,12 @@ def _profiler(settings: Settings) -> Any:
 
 def _finish(run: Run, trainer: AnyTrainer, rescue: Rescue) -> None:
     """Say how the run ended, on rank 0: one line of JSON."""
+    from model.damage import of_gang
+
+    tally = of_gang(run, trainer.loader)
     if run.rank != 0:
         return
     said: dict[str, Any] = {"step": trainer.step, "loss": trainer.loss, "tokens": trainer.tokens}
-    tally = trainer.loader.tally
     if len(tally.positions) > 1:
         said["positions"] = dict(tally.positions)
     if tally.counts:

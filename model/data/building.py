@@ -42,8 +42,12 @@ def _documents(source: Path, glob: str, report: filters.Report) -> Iterator[str]
     if not paths:
         raise UserError(f"{source}: no files {glob} in it")
     for path in paths:
+        reason = "long"  # a character has at most 4 bytes
         try:
-            yield path.read_text("utf-8")
+            if path.stat().st_size <= 4 * filters.CHARACTERS_MAX:
+                yield path.read_text("utf-8")
+                continue
         except (UnicodeDecodeError, OSError):
-            report.seen += 1
-            report.dropped["unreadable"] += 1
+            reason = "unreadable"
+        report.seen += 1
+        report.dropped[reason] += 1

@@ -32,9 +32,23 @@ class Tally:
 
     def note(self, source: str, item: int, error: BadSampleError) -> None:
         """Count one damaged sample."""
-        self.counts[f"{source}: {error.flaw}"] += 1
+        self._note(f"{source}: {error.flaw}", f"{source}, item {item}: {error}")
+
+    def note_lost(self, feeds: Sequence[Feed]) -> None:
+        """Count what the sources of a run lack from the beginning, each once."""
+        lost = [
+            (name, what)
+            for feed in feeds
+            for name, source in feed.sources.items()
+            for what in getattr(source, "lost", ())  # of shards: tars that the index left out
+        ]
+        for name, what in dict.fromkeys(lost):
+            self._note(f"{name}: lost", f"{name}: left out: {what}")
+
+    def _note(self, counted: str, named: str) -> None:
+        self.counts[counted] += 1
         if len(self.named) < NAMED_MAX:
-            self.named.append(f"{source}, item {item}: {error}")
+            self.named.append(named)
 
     def add(self, other: Tally) -> None:
         """Add what another process counted."""

@@ -41,9 +41,12 @@ class Loader:
     ) -> None:
         self.tally = Tally()  #: damaged samples and trained positions of this rank
         self.waited_s = 0.0  #: training stood still for data, in all
+        self.rank = rank  #: whose samples these are
         self.replaced = 0  #: times that dead workers were replaced
         self._feeds = tuple(feeds)
-        self._rank, self._world, self._multiple = rank, world, multiple
+        if rank == 0:
+            self.tally.note_lost(self._feeds)
+        self._world, self._multiple = world, multiple
         self._workers = workers
         self._pool: ProcessPoolExecutor | None = None
         self._pending: dict[Want, Future[Made]] = {}
@@ -67,7 +70,7 @@ class Loader:
 
     def _here(self, want: Want) -> Made:
         feed = self._feeds[want.stage]
-        return feed.samples(want.number, order.share(feed.batch, self._rank, self._world))
+        return feed.samples(want.number, order.share(feed.batch, self.rank, self._world))
 
     def _ahead(self, want: Want) -> Made:
         for _ in range(REPLACED_MAX):
@@ -94,7 +97,7 @@ class Loader:
         for later in range(AHEAD * self._workers + 1):
             one = Want(want.stage, want.number + later)
             if one not in self._pending:
-                self._pending[one] = self._pool.submit(_make, one, self._rank, self._world)
+                self._pending[one] = self._pool.submit(_make, one, self.rank, self._world)
         stale = [
             one for one in self._pending if one.stage != want.stage or one.number < want.number
         ]

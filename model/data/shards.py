@@ -103,7 +103,7 @@ def index(folder: Path) -> Shards:
     for path in tars:
         try:
             places += _scan(path)
-        except (tarfile.TarError, OSError, EOFError) as error:
+        except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError) as error:
             damaged.append(f"{path.name}: {str(error) or type(error).__name__}")
     shards = Shards(folder, tuple(places), tuple(damaged))
     _write_index(shards)
@@ -139,16 +139,23 @@ def load(folder: Path) -> Shards:
         whole: dict[str, Any] = json.loads(path.read_text())
         if whole["version"] != VERSION:
             raise UserError(f"{path}: version {whole['version']}, expected {VERSION}; {how}")
-        places = tuple(
-            Place(shard, key, {name: (at, size) for name, (at, size) in members.items()})
-            for shard, key, members in whole["samples"]
-        )
+        places = tuple(_place(*row) for row in whole["samples"])
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; {how}") from error
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path}: no index of shards ({error}); {how}") from error
     if not places:
         raise UserError(
             f"{path}: no samples; damaged tars: {'; '.join(whole['damaged']) or 'none'}"
         )
     return Shards(folder, places, tuple(whole["damaged"]))
+
+
+def _place(shard: Any, key: Any, members: Any) -> Place:
+    """Return a row of the index. Raises ValueError or TypeError for what no index says."""
+    if Path(shard).name != shard:
+        raise ValueError(f"{shard!r} is no file of this folder")
+    found = {str(name): (int(at), int(size)) for name, (at, size) in members.items()}
+    if any(at < 0 or size < 0 for at, size in found.values()):
+        raise ValueError(f"{shard}, {key}: a member before the beginning")
+    return Place(shard, str(key), found)

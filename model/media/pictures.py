@@ -10,25 +10,31 @@ from __future__ import annotations
 import io
 import math
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from model.config import IMAGE, VIDEO, ModelConfig
 from model.media.medium import BadSampleError, Medium, patches
 
 TILES_MAX = 9
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF")  #: no others: fewer decoders that foreign bytes reach
 PIXELS_MAX = 50_000_000  #: a picture that claims more is refused before it is unpacked
 ASPECT_MAX = 20.0  #: longer side against shorter
 FRAMES_MAX = 32  #: of a video, spread evenly over it
+VIDEO_PIXELS_MAX = 100_000_000  #: of all frames that are kept
 
 Pixels = NDArray[np.uint8]  #: (height, width, 3)
 
 
 def read_picture(data: bytes, name: str) -> Pixels:
-    """Decode a picture in any format of Pillow. Raises BadSampleError, which names it."""
-    return np.asarray(_opened(data, name).convert("RGB"))
+    """Decode a picture in one of `FORMATS`. Raises BadSampleError, which names it."""
+    image = _opened(data, name)
+    with _decoding("corrupt-image", name):
+        return np.asarray(image.convert("RGB"))
 
 
 def read_frames(data: bytes, name: str) -> list[Pixels]:
@@ -37,33 +43,44 @@ def read_frames(data: bytes, name: str) -> list[Pixels]:
     Raises BadSampleError, which names it.
     """
     image = _opened(data, name)
-    count = int(getattr(image, "n_frames", 1))
-    kept = min(count, FRAMES_MAX)
-    frames = []
-    try:
+    frames: list[Pixels] = []
+    with _decoding("corrupt-video", name):
+        count = int(getattr(image, "n_frames", 1))
+        kept = min(count, FRAMES_MAX)
+        if kept * image.width * image.height > VIDEO_PIXELS_MAX:
+            said = f"{name}: {kept} frames of {image.width}x{image.height} pixels"
+            raise BadSampleError("huge-video", f"{said}; at most {VIDEO_PIXELS_MAX:,} are read")
         for index in range(kept):
             image.seek(index * count // kept)
             frames.append(np.asarray(image.convert("RGB")))
-    except (OSError, ValueError, SyntaxError) as error:
-        raise BadSampleError("corrupt-video", f"{name}: frame {len(frames)}: {error}") from error
     return frames
 
 
 def _opened(data: bytes, name: str) -> Image.Image:
     if not data:
         raise BadSampleError("empty-file", f"{name}: 0 bytes; expected a picture")
+    with _decoding("corrupt-image", name):
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        _refuse_shape(image, name)
+        image.load()
+    return image
+
+
+@contextmanager
+def _decoding(flaw: str, name: str) -> Iterator[None]:
+    """Turn whatever a decoder raises at foreign bytes into a BadSampleError."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of odd metadata and of big pictures
-            image = Image.open(io.BytesIO(data))
-            _refuse_shape(image, name)
-            image.load()
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, MemoryError) as error:
-        text = f"{name}: no picture that Pillow can read ({error}); use PNG, JPEG, WebP or GIF"
-        raise BadSampleError("corrupt-image", text) from error
+            yield
+    except BadSampleError:
+        raise
     except Image.DecompressionBombError as error:
         raise BadSampleError("huge-image", f"{name}: {error}") from error
-    return image
+    except Exception as error:  # struct.error, EOFError, KeyError: Pillow's decoders raise anything
+        why = str(error) or type(error).__name__
+        said = f"{name}: no picture that Pillow can read ({why}); use PNG, JPEG, WebP or GIF"
+        raise BadSampleError(flaw, said) from error
 
 
 def _refuse_shape(image: Image.Image, name: str) -> None:

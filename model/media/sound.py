@@ -18,6 +18,8 @@ from model.media.medium import BadSampleError, Medium
 HOP_S, WINDOW_S = 0.010, 0.025
 RATE_MIN, RATE_MAX = 4_000, 384_000  #: Hz; a header that says something else is damaged
 SECONDS_MAX = 600.0
+NUMBERS_MAX = 60_000_000  #: samples of all channels: what a header may have us allocate
+LOUDEST = 1e3  #: full scale is 1; what is far above was never sound, and would overflow
 FLOOR = 1e-10
 DECADES = 8.0
 
@@ -31,24 +33,42 @@ def read_sound(data: bytes, name: str, rate: int) -> Samples:
     if not data:
         raise BadSampleError("empty-file", f"{name}: 0 bytes; expected sound")
     try:
-        with soundfile.SoundFile(io.BytesIO(data)) as file:
-            _refuse(name, file.samplerate, file.frames)
-            mixed = file.read(file.frames, dtype="float32", always_2d=True).mean(1)
+        with soundfile.SoundFile(_Bytes(data)) as file:
+            _refuse(name, file.samplerate, file.frames, file.channels)
+            heard = file.read(file.frames, dtype="float32", always_2d=True)
             found = file.samplerate
-    except (soundfile.LibsndfileError, RuntimeError, ValueError) as error:
+    except (soundfile.LibsndfileError, RuntimeError, ValueError, MemoryError) as error:
         text = f"{name}: no sound that libsndfile can read ({error}); use WAV, FLAC, Ogg or MP3"
         raise BadSampleError("corrupt-sound", text) from error
-    if not len(mixed) or not np.isfinite(mixed).all():
+    if not len(heard) or not np.isfinite(heard).all():
         raise BadSampleError("corrupt-sound", f"{name}: no samples, or some are not finite")
-    return resampled(mixed.astype(np.float32), found, rate)
+    loudest = float(np.abs(heard).max())
+    if loudest > LOUDEST:
+        said = f"{name}: samples up to {loudest:.3g}; sound lies between -1 and 1"
+        raise BadSampleError("corrupt-sound", said)
+    return resampled(heard.mean(1, dtype=np.float32), found, rate)
 
 
-def _refuse(name: str, rate: int, samples: int) -> None:
+class _Bytes(io.BytesIO):
+    """A file for libsndfile, which asks for places before the beginning of a damaged one."""
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        """Go to a place, or stay where there is none."""
+        try:
+            return super().seek(offset, whence)
+        except ValueError:
+            return self.tell()
+
+
+def _refuse(name: str, rate: int, samples: int, channels: int) -> None:
     if not RATE_MIN <= rate <= RATE_MAX:
         said = f"{name}: sample rate {rate} Hz; {RATE_MIN} to {RATE_MAX} Hz are read"
         raise BadSampleError("wrong-sample-rate", said)
     if samples > SECONDS_MAX * rate:
         said = f"{name}: {samples / rate:.0f} s of sound; at most {SECONDS_MAX:.0f} s are read"
+        raise BadSampleError("too-long", said)
+    if samples * channels > NUMBERS_MAX:
+        said = f"{name}: {samples:,} samples of {channels} channels; at most {NUMBERS_MAX:,} in all"
         raise BadSampleError("too-long", said)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import wave
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -234,6 +235,13 @@ def test_generate_answers_about_all_media_at_once(
         (["--image", "/nowhere.png"], 2, "/nowhere.png: No such file"),
         (["--image", "{bad}"], 2, "no picture that Pillow can read"),
         (["--audio", "{bad}"], 2, "no sound that libsndfile can read"),
+        (["--image", "{empty}"], 2, "0 bytes; expected a picture"),
+        (["--video", "{bad}"], 2, "no picture that Pillow can read"),
+        (["--audio", "{empty}"], 2, "0 bytes; expected sound"),
+        (["--audio", "{slow}"], 2, "sample rate 12 Hz; 4000 to 384000 Hz are read"),
+        (["--tokens-max", "0"], 2, "--tokens-max must be at least 1"),
+        (["--temperature", "nan"], 2, "--temperature must be 0 (greedy) or above"),
+        (["--top-p", "0"], 2, "--top-p must lie between 0 and 1"),
         (["--tool", "search"], 2, "--tool search needs --documents"),
         (["look at <image>"], 2, "the text has a <image> more than there are files"),
         (["word " * 9_000], 2, "positions; this stage reads 4,096"),
@@ -249,7 +257,12 @@ def test_generate_says_what_is_wrong(
 ) -> None:
     bad = tmp_path / "bad.bin"
     bad.write_bytes(b"neither picture nor sound")
-    changed = [one.format(bad=bad) for one in change]
+    empty, slow = tmp_path / "empty", tmp_path / "slow.wav"
+    empty.write_bytes(b"")
+    with wave.open(str(slow), "wb") as file:
+        file.setparams((1, 2, 12, 0, "NONE", ""))
+        file.writeframes(bytes(800))
+    changed = [one.format(bad=bad, empty=empty, slow=slow) for one in change]
     options = ["--checkpoint", str(vault), "--preset", "demo"]
     assert main(["generate", *options, *changed]) == status
     assert says in capsys.readouterr().err

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +42,11 @@ class Documents:
             dict(stage.objectives) or DENOISERS,
             stage.languages[0],
         )
+
+    @property
+    def lost(self) -> Sequence[str]:
+        """Tars that the index left out."""
+        return self.shards.damaged
 
     def __len__(self) -> int:
         """Return how many samples the shards have."""
