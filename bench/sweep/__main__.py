@@ -2,10 +2,10 @@
 
     python -m bench.sweep --hosts 64,128 --rounds 5 --peers .bench/ssh/bin -o json
 
-Needs root and a network of its own: `make bench-ssh`. Every client gets the same command, hosts at
-once, pinned host keys and limit; the first sweep opens the connections ("cold"), the others find
-them open ("warm"). Then one host is cut off and one is stopped, and the sweep is made again: how
-long do the others wait for them?
+Needs root and a network of its own: `make bench-ssh`. Every client gets the same command line (ours
+bounds a command over there as well, so theirs does), hosts at once, pinned host keys and limit; the
+first sweep opens the connections ("cold"), the others find them open ("warm"). Then one host is cut
+off and one is stopped, and the sweep is made again: how long do the others wait for them?
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from bench.sweep.hosts import Sweep
 from orchestrator.errors import HoldfastError
 from orchestrator.transports.ssh import Access, HostAddress, Identity, SshFleet
 from orchestrator.transports.ssh.hostkeys import pin
+from orchestrator.transports.ssh.quoting import command_line, limited
 from tests.fleet.rack import Rack, rack
 
 LIMIT = 20.0  #: seconds for one host
@@ -77,6 +78,7 @@ def told(lan: Rack, folder: Path) -> Sweep:
         key=str(lan.folder / "id"),
         known_hosts=str(folder / "known_hosts"),
         command=COMMAND,
+        line=command_line(limited(COMMAND, LIMIT)),
         limit=LIMIT,
         width=WIDTH,
     )

@@ -15,7 +15,6 @@ from bench.sweep.hosts import read
 def main() -> None:
     """Serve sweeps."""
     told = read(sys.argv[1])
-    command = " ".join(told.command)
     loop = asyncio.new_event_loop()
     open_to: dict[str, asyncssh.SSHClientConnection] = {}
 
@@ -32,7 +31,7 @@ def main() -> None:
                             agent_path=None,
                             config=None,
                         )
-                    done = await open_to[name].run(command)
+                    done = await open_to[name].run(told.line)
             except (OSError, asyncssh.Error, TimeoutError):
                 return name, None
             return name, time.perf_counter() - began if done.exit_status == 0 else None

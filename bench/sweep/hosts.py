@@ -17,6 +17,7 @@ class Sweep:
     key: str
     known_hosts: str
     command: list[str]
+    line: str  #: the same for a shell, with the limit over there that ours gives every command
     limit: float  #: seconds for one host
     width: int  #: hosts at once
 

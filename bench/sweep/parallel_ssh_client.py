@@ -24,11 +24,10 @@ def main() -> None:
         num_retries=1,
         allow_agent=False,
     )
-    command = " ".join(told.command)
 
     def sweep() -> dict[str, float]:
         began = time.perf_counter()
-        outputs = client.run_command(command, stop_on_errors=False, read_timeout=told.limit)
+        outputs = client.run_command(told.line, stop_on_errors=False, read_timeout=told.limit)
         client.join(outputs, timeout=told.limit)
         answered = {}
         for output in outputs:

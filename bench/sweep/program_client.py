@@ -54,7 +54,7 @@ def clush(program: Path, told: Sweep, options: list[str], folder: Path) -> list[
     return [
         *(str(program), "-l", told.user, "-f", str(told.width), "-u", f"{told.limit:g}"),
         *("-o", " ".join(options).replace("%", "%%"), "-w", ",".join(told.hosts.values())),
-        *("-L", " ".join(told.command)),
+        *("-L", told.line),
     ]
 
 
@@ -64,7 +64,7 @@ def ansible(program: Path, told: Sweep, options: list[str], folder: Path) -> lis
     inventory.write_text("".join(f"{address}\n" for address in told.hosts.values()))
     return [
         *(str(program), "all", "-i", str(inventory), "-u", told.user, "-f", str(told.width)),
-        *("-m", "raw", "-a", " ".join(told.command), "-o", "-T", f"{told.limit:g}"),
+        *("-m", "raw", "-a", told.line, "-o", "-T", f"{told.limit:g}"),
         f"--ssh-common-args={' '.join(options)}",
     ]
 
