@@ -56,6 +56,7 @@ class Later:
 
 COMMANDS: Mapping[str, Later] = {
     "demo": Later("orchestrator.cli.demo:demo", "See training survive seven faults, right here."),
+    "init": Later("orchestrator.cli.init:init", "Write a holdfast.yaml by asking a few questions."),
     "simulate": Later(
         "orchestrator.cli.simulate:simulate", "Run the deciding part over a simulated fleet."
     ),

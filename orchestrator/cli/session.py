@@ -37,7 +37,7 @@ class Session:
         if self.config == DEFAULT and not self.config.exists():
             raise UserError(
                 "there is no holdfast.yaml in this folder; give --config FILE, "
-                "or begin with examples/holdfast.yaml"
+                "or write one: holdfast init"
             )
         return load_settings(self.config)
 

@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from orchestrator.config.clusters import NODES_MAX, ClusterSettings
-from orchestrator.config.documents import read
+from orchestrator.config.documents import Document, parse, read
 from orchestrator.config.models import Strict, build
 from orchestrator.config.policy import PolicyFile, to_policy
 from orchestrator.config.scalars import Duration, Folder, SecretRef, absolute, duration
@@ -146,8 +146,16 @@ class Settings(Strict):
 
 def load_settings(path: Path) -> Settings:
     """Read holdfast.yaml; raises `UserError` with the line and path of every mistake."""
-    document = read(path)
-    return build(Settings, document, context=path.absolute().parent)
+    return _settings(read(path))
+
+
+def parse_settings(text: str, path: Path) -> Settings:
+    """Read text as if it stood in `path`; raises `UserError` as `load_settings` does."""
+    return _settings(parse(text, path))
+
+
+def _settings(document: Document) -> Settings:
+    return build(Settings, document, context=document.path.absolute().parent)
 
 
 def _once(what: str, names: Sequence[str]) -> None:
