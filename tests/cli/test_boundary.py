@@ -123,7 +123,7 @@ def test_without_a_configuration_the_way_to_one_is_told(holdfast: Holdfast, home
     (home / "holdfast.yaml").unlink()
     result = holdfast("status")
     assert result.exit_code == 2
-    assert "examples/holdfast.yaml" in result.stderr
+    assert "holdfast init" in result.stderr
 
 
 def test_a_mistake_in_the_configuration_exits_with_2_and_its_path(
