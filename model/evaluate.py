@@ -29,7 +29,7 @@ from model.transformer import EncoderDecoder
 T = TypeVar("T")
 _BATCH = 64
 DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
-KEYS_PER_CELL = 8  #: pass keys asked for at each length and depth
+KEYS_PER_CELL = 20  #: pass keys asked for at each length and depth
 _PICTURES, _NUMBERS, _MOTIONS, _KEYS = range(4)  # first words of the keys of held-out dice
 
 
@@ -41,7 +41,7 @@ def evaluate(model: EncoderDecoder, settings: Settings) -> dict[str, Any]:
         "pictures": lambda: pictures(model, form, stage, count, seed),
         "numbers": lambda: numbers(model, form, count, seed),
         "motions": lambda: motions(model, form, count, seed),
-        "passkeys": lambda: {"passkeys": passkeys(model, form, stage.passkey_lengths, seed)},
+        "passkeys": lambda: {"passkeys": passkeys(model, form, beyond(stage), seed)},
     }
     said: dict[str, Any] = {}
     for name in stage.mixture:
@@ -84,6 +84,12 @@ def motions(model: EncoderDecoder, form: Form, count: int, seed: int) -> dict[st
         "exact_unseen_pairs": exact(model, form, samples),
         "exact_seen_pairs": exact(model, form, seen),
     }
+
+
+def beyond(stage: Stage) -> list[int]:
+    """Return the lengths a table of pass keys has: parts and multiples of the longest trained."""
+    longest = max(stage.passkey_lengths)
+    return [longest // 2, longest, 2 * longest, 4 * longest]
 
 
 def passkeys(

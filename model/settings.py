@@ -33,7 +33,7 @@ STAGE_FLAGS: Mapping[str, int | float | str] = {
 #: What the weights do not depend on, and so is left out of the digest.
 _ASIDE = (
     *("checkpoint_every", "evaluate", "checkpoints", "workers", "mfu", "profile_to", "guard"),
-    *("tokenizer",),
+    *("tokenizer", "losses"),
 )
 
 
@@ -58,6 +58,7 @@ class Settings:
     tokenizer: str | None  #: a tiktoken rank file; None: the embedded one
     mfu: bool  #: measure the peak of this processor first, say the share of it that is used
     profile_to: str | None  #: folder for a profile of the step after each SIGUSR2
+    losses: str | None  #: file that gets a line of JSON a step
 
     @property
     def config(self) -> ModelConfig:
@@ -104,6 +105,7 @@ def parse(arguments: Sequence[str] | None) -> Settings:
         tokenizer=given.tokenizer,
         mfu=given.mfu,
         profile_to=given.profile_to,
+        losses=given.losses,
     )
     _refuse_nonsense(settings)
     return settings
@@ -140,6 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     flag("--tokenizer", metavar="FILE", help="tiktoken rank file instead of the embedded one")
     flag("--mfu", action="store_true", help="measure the peak first, say the share that is used")
     flag("--profile-to", metavar="FOLDER", help="write a profile of a step after each SIGUSR2")
+    flag("--losses", metavar="FILE", help="append step, loss and CPU seconds as lines of JSON")
     return parser
 
 

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from model.settings import Settings, parse
@@ -111,6 +112,7 @@ def run_steps(run: Run, trainer: AnyTrainer, rescue: Rescue) -> None:
                 continue
         if run.rank == 0:
             _say(trainer, totals, took, wait, peak)
+            _note_loss(trainer)
         ends = settings.curriculum.ends_stage(trainer.step)
         if ends or trainer.step % settings.checkpoint_every == 0:
             trainer.save(run)
@@ -136,6 +138,18 @@ def _say(trainer: AnyTrainer, totals: Totals, took: float, wait: float, peak: fl
     if peak is not None:
         said += f"  MFU {trainer.flops / took / peak:.1%} of {peak / 1e9:,.0f} GFLOP/s measured"
     print(said, file=sys.stderr, flush=True)
+
+
+def _note_loss(trainer: AnyTrainer) -> None:
+    """Append a line to the file of losses; a run that resumed appends to that of the first."""
+    if trainer.settings.losses is None:
+        return
+    line = {"step": trainer.step, "loss": trainer.loss, "cpu_s": round(time.process_time(), 1)}
+    try:
+        with Path(trainer.settings.losses).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+    except OSError as error:
+        raise UserError(f"--losses {trainer.settings.losses}: {error.strerror}") from error
 
 
 def _peak(settings: Settings) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 import subprocess
 import sys
@@ -11,8 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from model import train
+from model.curriculum import read
 from model.data.loader import Want
-from model.evaluate import evaluate
+from model.evaluate import beyond, evaluate
 from model.settings import Settings, parse
 from model.trainer import Place, Trainer
 
@@ -130,6 +133,22 @@ def test_evaluation_decodes_text_for_every_sprite_asked_for() -> None:
     assert said["sprites"] == 5
     assert 0.0 <= said["exact_augmented"] <= 1.0
     assert 0.0 <= said["exact_clean"] <= 1.0
+
+
+def test_pass_keys_are_asked_for_beyond_what_was_trained() -> None:
+    stage = read("passkeys").stages[-1]
+    assert max(stage.passkey_lengths) == stage.prompt_max == 192
+    assert beyond(stage) == [96, 192, 384, 768]
+
+
+def test_losses_are_appended_to_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "losses.jsonl"
+    few = ["--preset", "demo", "--steps", "2", "--batch", "2", "--subset", "food"]
+    assert train.main([*few, "--losses", str(path)]) == 0
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2]
+    assert all(line["loss"] > 0.0 and line["cpu_s"] > 0.0 for line in lines)
+    assert train.main([*few, "--losses", str(tmp_path)]) == 2
 
 
 def test_a_skipped_batch_is_never_trained_on_and_the_next_takes_its_place() -> None:
