@@ -85,9 +85,15 @@ def parse(line: str) -> KernelLine | None:
 def said_at(line: KernelLine, booted: float | None) -> float | None:
     """Return when the kernel said it, in epoch seconds; None if the line does not tell.
 
-    Syslog stamps name no year, so they tell nothing.
+    Syslog stamps name no year, so they tell nothing; nor does a stamp that is no moment.
     """
-    head = line.head
+    try:
+        return _said_at(line.head, booted)
+    except (ValueError, OverflowError):  # digits that are no time of day, or far too many
+        return None
+
+
+def _said_at(head: re.Match[str], booted: float | None) -> float | None:
     if head["usec"] and booted is not None:
         return booted + int(head["usec"]) / 1e6
     if head["uptime"] and booted is not None:

@@ -22,15 +22,12 @@ import signal
 import socket
 import struct
 import sys
-from collections.abc import Iterable, Mapping
-from statistics import median
 from typing import Any, NamedTuple, TextIO
 
 from healthchecks.active.devices import reduce_seconds, torch
 from healthchecks.api import CannotLookError
 
 ROUNDS = 3  #: of the all-reduce; the median counts
-SLOW_SHARE = 0.5  #: of the median of all pairs: a pair below has a bad member
 REQUEST_MAX = 4096  #: characters
 SIOCGIFADDR = 0x8915  #: ask an interface for its address (Linux)
 
@@ -162,25 +159,6 @@ def _towards(host: str) -> str | None:
     except OSError:
         return None
     return None
-
-
-def failed(
-    rates: Mapping[tuple[str, str], float | None], slow: float = SLOW_SHARE
-) -> dict[tuple[str, str], bool]:
-    """Say of each pair whether it failed: not done at all, or far slower than most pairs.
-
-    `slow`: the share of the usual rate below which it is.
-    """
-    done = [one for one in rates.values() if one is not None]
-    usual = median(done) if done else 0.0
-    return {pair: one is None or one < slow * usual for pair, one in rates.items()}
-
-
-def slowest_of(answers: Iterable[Mapping[str, Any]]) -> float | None:
-    """Return the rate of a pair from the answers of its two nodes; None if either failed."""
-    rates = [one.get("gbps") for one in answers]
-    known = [float(one) for one in rates if one is not None]
-    return min(known) if known and len(known) == len(rates) else None
 
 
 if __name__ == "__main__":

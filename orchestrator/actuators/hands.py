@@ -26,14 +26,22 @@ from orchestrator.core.decisions import (
     StartAgent,
     StopAgent,
     SweepNode,
+    TestPairs,
 )
 from orchestrator.core.fleet import Fleet
 from orchestrator.core.jobs import Attempt
 from orchestrator.core.nodes import ClusterName, JobName, NodeName, NodeState
-from orchestrator.core.observations import AgentGone, NodeReached, Observation
+from orchestrator.core.observations import (
+    AgentGone,
+    NodeReached,
+    Observation,
+    PairRate,
+    PairsTested,
+)
 from orchestrator.engines.api import AgentAddress
 from orchestrator.engines.site import Keys, Site
 from orchestrator.errors import HoldfastError, PermanentError, TransientError
+from orchestrator.observers.pairs import PairTester
 from orchestrator.observers.registers import register_seen
 from orchestrator.observers.reports import Asked, ask_agent
 from orchestrator.runtime import grants
@@ -43,6 +51,8 @@ from providers.api import Capability, Provider
 
 CALL_LIMIT = 5.0  #: seconds for one request to an agent
 PROVIDER_LIMIT = 10.0  #: seconds a provider's call may take; less lease than that: not made
+LIGHT, HEAVY = 16 << 20, 256 << 20  #: bytes of a test of a pair: beside ranks, and without
+PAIR_LIMIT = 15.0  #: seconds of one test of a pair
 FENCE_TRIES = 8  #: other writers may win a seq that often before we look again later
 
 
@@ -78,6 +88,8 @@ class Hands:
                 return self._sweep(decision, fleet, token)
             case Repair():
                 return self._repair(decision, fleet)
+            case TestPairs():
+                return self._test_pairs(decision)
             case _:
                 assert_never(decision)
 
@@ -174,6 +186,16 @@ class Hands:
             return Done(f"{decision.step} begun; its boot is seen when it answers again")
         reached = NodeReached(decision.node, datetime.now(UTC), boot_id)
         return Done(f"{decision.step} done, boot {boot_id}", (reached,))
+
+    def _test_pairs(self, decision: TestPairs) -> Done:
+        inquiry = decision.inquiry
+        size = LIGHT if inquiry.gpu is None else HEAVY
+        tester = PairTester(self.sites[inquiry.cluster], size, PAIR_LIMIT, inquiry.gpu)
+        told = tester.test_reached(decision.pairs)
+        rates = tuple(PairRate(*pair, told[pair]) for pair in decision.pairs if pair in told)
+        seen = PairsTested(inquiry, decision.round, rates, datetime.now(UTC))
+        undone = sum(one.gbps is None for one in rates)
+        return Done(f"{len(rates)} pairs tested, {undone} of them not done", (seen,))
 
     def _look(
         self, decision: GiveGrant, fleet: Fleet, address: AgentAddress, token: int

@@ -52,6 +52,7 @@ MEANINGS: dict[str, str] = {
     "relapse_window": "duration: a fault that returns within it calls for the next rung",
     "rung_tries": "times per fault that a lower rung is taken where the right one is impossible",
     "repair": "true or false: let the provider repair quarantined and lost nodes",
+    "localisations_per_hour": "per job: times that its nodes' links are tested; 0: never",
     "suspects_share": "share (0 to 1) of a gang: more suspects at once have a shared cause",
     "pages_per_hour": "pages per hour; the rest is told in one",
     "agent_starts_max": "starts per node and attempt within `agent_starts_window`",

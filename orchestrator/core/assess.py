@@ -19,12 +19,14 @@ from orchestrator.core.beliefs import (
     Beliefs,
     Boot,
     ClusterBelief,
+    LinkBelief,
     NodeBelief,
     RegisterBelief,
 )
 from orchestrator.core.cohorts import announced, draw, listed, signed
 from orchestrator.core.contact import Contact
 from orchestrator.core.firings import heard
+from orchestrator.core.links import accusations, with_round
 from orchestrator.core.nodes import ClusterName, JobName, NodeName
 from orchestrator.core.observations import (
     Accused,
@@ -38,6 +40,7 @@ from orchestrator.core.observations import (
     Observation,
     Ordered,
     OrderKind,
+    PairsTested,
     Power,
     Probed,
     ProviderFailed,
@@ -91,6 +94,7 @@ class _Fold:
         self._forget_at = beliefs.forget_at
         self._cohorts = beliefs.cohorts
         self._detectors = beliefs.detectors
+        self._links = beliefs.links
         self._listed: set[ClusterName] = set()
         self._offs = beliefs.offs
 
@@ -109,6 +113,7 @@ class _Fold:
             self._answered,
             self._cohorts,
             self._detectors,
+            self._links,
             forget_at=self._forget_at,
             offs=self._offs,
         )
@@ -124,7 +129,10 @@ class _Fold:
             if len(kept) < len(node.agents) or len(accused) < len(node.accused):
                 self._nodes[name] = node = replace(node, agents=kept, accused=accused)
             next_at = min([next_at, *_forgotten_at(node)])
-        self._forget_at = next_at
+        if any(one.tested_at <= now - FORGET for one in self._links.values()):
+            kept_links = ((k, v) for k, v in self._links.items() if v.tested_at > now - FORGET)
+            self._links = dict(kept_links)
+        self._forget_at = min([next_at, *(one.tested_at + FORGET for one in self._links.values())])
 
     def _keep(self, node: NodeBelief) -> None:
         """Hold a node to be so; one of which nothing new was learned stays the same object."""
@@ -176,7 +184,7 @@ class _Fold:
         if drawn.cohorts:
             self._cohorts = {**self._cohorts, **{one.key: one for one in drawn.cohorts}}
 
-    def take(self, observation: Observation) -> None:
+    def take(self, observation: Observation) -> None:  # noqa: C901 - one case per observation
         match observation:
             case InventorySeen():
                 self._take_inventory(observation)
@@ -190,6 +198,8 @@ class _Fold:
             case Accused(nodes=named):
                 for one in set(named):
                     self._keep(_accused(self._node(one), observation))
+            case PairsTested():
+                self._take_pairs(observation)
             case Ordered(number=number):
                 if number not in self._answered:
                     if number not in self._orders:
@@ -210,6 +220,19 @@ class _Fold:
         name = ClusterName(order.subject.partition("/")[0])
         if order.kind is OrderKind.ANNOUNCE and name in self._clusters:
             self._clusters[name] = announced(self._clusters[name], order)
+
+    def _take_pairs(self, tested: PairsTested) -> None:
+        """Add a round; once the localisation is over, its nodes are accused of what it found."""
+        name = tested.inquiry.name
+        links = with_round(self._links.get(name, LinkBelief(tested.inquiry)), tested)
+        if links == self._links.get(name):
+            return
+        self._links = {**self._links, name: links}
+        if self._forget_at is not None:
+            self._forget_at = min(self._forget_at, links.tested_at + FORGET)
+        for accusation in accusations(links):
+            for one in accusation.nodes:
+                self._keep(_accused(self._node(one), accusation))
 
     def _node(self, name: NodeName) -> NodeBelief:
         return self._nodes.get(name) or NodeBelief(name)

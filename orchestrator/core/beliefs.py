@@ -13,7 +13,15 @@ from orchestrator.core.cohorts import Announcement, CohortBelief, Listing, Sign,
 from orchestrator.core.detectors import Detector
 from orchestrator.core.firings import Firing
 from orchestrator.core.nodes import ClusterName, JobName, NodeName
-from orchestrator.core.observations import Accused, MachineSeen, Ordered, Power, RegisterSeen
+from orchestrator.core.observations import (
+    Accused,
+    Inquiry,
+    MachineSeen,
+    Ordered,
+    PairsTested,
+    Power,
+    RegisterSeen,
+)
 from orchestrator.core.verdicts import Finding
 from orchestrator.runtime.reports import AgentReport, Note
 
@@ -127,6 +135,19 @@ class RegisterBelief:
 
 
 @dataclass(frozen=True, slots=True)
+class LinkBelief:
+    """What we hold of the links between some nodes: the rounds of one localisation."""
+
+    inquiry: Inquiry
+    rounds: tuple[PairsTested, ...] = ()  #: by number, each once
+
+    @property
+    def tested_at(self) -> datetime:
+        """Return when its newest round was run."""
+        return max(one.at for one in self.rounds)
+
+
+@dataclass(frozen=True, slots=True)
 class Beliefs:
     """Everything we hold, keyed by name; equal for equal observations whatever their order."""
 
@@ -137,6 +158,7 @@ class Beliefs:
     answered: tuple[int, ...] = ()  #: numbers of the orders settled last, so that none comes twice
     cohorts: dict[str, CohortBelief] = field(default_factory=dict)  #: by "cluster/cohort"
     detectors: dict[str, Detector] = field(default_factory=dict)  #: those with a label; by name
+    links: dict[str, LinkBelief] = field(default_factory=dict)  #: by name; of the last day
     #: No agent that is gone need be forgotten before; None: unknown. Not a belief, only a hint.
     forget_at: datetime | None = field(default=None, compare=False, repr=False)
     #: Nodes that are called off and out of reach: a reminder for `assess`; None: to be found out.

@@ -16,9 +16,12 @@ from orchestrator.core.history import History
 from orchestrator.core.history import RepairStep as RepairStep
 from orchestrator.core.jobs import AttemptState, JobSpec, JobState, Outcome
 from orchestrator.core.nodes import ClusterName, Cordon, JobName, Machine, NodeName, NodeState
-from orchestrator.core.observations import MachineSeen
+from orchestrator.core.observations import Inquiry, MachineSeen
 from orchestrator.core.pages import Page
 from orchestrator.core.verdicts import Channel
+
+#: Of a field that the others determine, and that is too long for a key.
+KEYLESS = {"keyless": True}
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +267,26 @@ class Repair:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class TestPairs:
+    """Run one round of a localisation: test these pairs of nodes, side by side."""
+
+    job: JobName
+    attempt: int
+    occasion: int
+    round: int
+    inquiry: Inquiry = field(metadata=KEYLESS)
+    pairs: tuple[tuple[NodeName, NodeName], ...] = field(metadata=KEYLESS)
+    reason: str
+
+    __test__ = False  # pytest takes a class of this name for one of tests
+
+    @property
+    def nodes(self) -> tuple[NodeName, ...]:
+        """Everybody who is tested in this round."""
+        return tuple(sorted(one for pair in self.pairs for one in pair))
+
+
 Decision = (
     Enlist
     | Renew
@@ -287,6 +310,7 @@ Decision = (
     | StopAgent
     | SweepNode
     | Repair
+    | TestPairs
 )
 
 #: Decisions that change nothing but the ledger. They are applied in order, in one transaction
@@ -311,7 +335,7 @@ LedgerOnly = (
 )
 
 #: Decisions that touch the world: an intent before, an outcome after.
-Effect = AppendFence | StartAgent | GiveGrant | StopAgent | SweepNode | Repair
+Effect = AppendFence | StartAgent | GiveGrant | StopAgent | SweepNode | Repair | TestPairs
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,6 +373,7 @@ class Incident:
 
 
 def key(decision: Decision) -> str:
-    """Return the idempotency key: class and fields, without the reason."""
-    names = [name for name in decision.__dataclass_fields__ if name != "reason"]
+    """Return the idempotency key: class and fields, without the reason and what they determine."""
+    fields = decision.__dataclass_fields__.items()
+    names = [name for name, one in fields if name != "reason" and one.metadata != KEYLESS]
     return ":".join([type(decision).__name__, *(str(getattr(decision, name)) for name in names)])

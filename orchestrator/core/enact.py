@@ -34,6 +34,7 @@ from orchestrator.core.decisions import (
     SetCordon,
     SettleOrder,
     StartAgent,
+    TestPairs,
     key,
 )
 from orchestrator.core.detectors import Detector, Label
@@ -67,6 +68,7 @@ from orchestrator.core.nodes import (
 )
 from orchestrator.core.sheets import but
 
+LOCALISATION = "localisation"  #: the budget of a job's localisations
 ANSWERED_MAX = 500  #: numbers of settled orders that are remembered
 
 
@@ -121,6 +123,8 @@ def uses(fleet: Fleet, decision: Decision, at: datetime) -> Used | None:
             return Used("agent-start", start_subject(node, job, attempt), at)
         case Repair(node=node, step=step):
             return Used(str(step), node, at)
+        case TestPairs(job=job, round=0):
+            return Used(LOCALISATION, job, at)
         case _:
             return None
 

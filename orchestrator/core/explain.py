@@ -28,6 +28,7 @@ from orchestrator.core.decisions import (
     StartAgent,
     StopAgent,
     SweepNode,
+    TestPairs,
 )
 from orchestrator.core.detectors import Authority
 from orchestrator.core.firings import FiringLabel
@@ -96,6 +97,8 @@ def explain(decision: Decision) -> str:  # noqa: C901 - one case per decision, n
             return f"swept {node} clean of {job}, attempt {attempt}: {reason}"
         case Repair(node=node, step=step, reason=reason):
             return f"asked the provider to {step} {node}: {reason}"
+        case TestPairs(round=number, pairs=pairs, reason=reason):
+            return f"round {number + 1} of tests between nodes, {len(pairs)} pairs: {reason}"
 
 
 def explain_fleet(fleet: Fleet, policy: Policy) -> tuple[str, ...]:

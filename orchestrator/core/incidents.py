@@ -16,6 +16,7 @@ from orchestrator.core.eviction import refusal, stays, weigh
 from orchestrator.core.fleet import Cluster
 from orchestrator.core.gang import live, read_gang
 from orchestrator.core.jobs import OVER, Attempt, Job, JobState, Outcome
+from orchestrator.core.localising import shared_links
 from orchestrator.core.look import DAY, LIVE, Look
 from orchestrator.core.nodes import HELD_BACK, Node, NodeState
 from orchestrator.core.orders import operators
@@ -24,7 +25,7 @@ from orchestrator.core.pages import Page
 from orchestrator.core.parts import Wrong
 from orchestrator.core.recovery import shortage
 from orchestrator.core.repair import fleet_spent, need, rung
-from orchestrator.core.stalls import who_stalls
+from orchestrator.core.stalls import EPOCH_MAX, who_stalls
 from orchestrator.runtime.lineage import Cause
 from orchestrator.runtime.reports import AgentReport, Note, Stage
 
@@ -159,6 +160,8 @@ def _of_attempt(look: Look, attempt: Attempt) -> Iterator[Wrong]:
     weighed = weigh(look, attempt)
     if weighed.shared is not None:
         yield Page.SHARED_CAUSE, attempt.job, weighed.shared
+    if (links := shared_links(look, attempt)) is not None:
+        yield Page.SHARED_CAUSE, attempt.job, links
     for node, judgement in weighed.condemned:
         kept = stays(look, attempt, node, judgement)
         if kept is not None:
@@ -204,6 +207,8 @@ def _of_notes(look: Look, attempt: Attempt) -> Iterator[Wrong]:
             yield Page.COMMIT_FAILED, attempt.job, f"{name}: {failed.text}"
         running = agent.report.stage is Stage.RUNNING  # a note outlives the ranks it is about
         if not running or stalled is None or _followed(stalled, notes.get("generation-formed")):
+            continue
+        if not 0 < stalled.at < EPOCH_MAX:
             continue
         since = datetime.fromtimestamp(stalled.at, UTC)
         if culprit is not None and look.lasts(since, look.policy.suspicion_min / 2):

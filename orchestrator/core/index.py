@@ -29,7 +29,7 @@ Run = tuple[JobName, int]  #: an attempt's job and number
 NODES, JOBS, ATTEMPTS, CLUSTERS = ("nodes",), ("jobs",), ("attempts",), ("clusters",)
 ORDERS, INCIDENTS, UNLISTED = ("orders",), ("incidents",), ("unlisted",)
 SIZE, HELD, COHORTS = ("size",), ("held",), ("cohorts",)
-DETECTORS = ("beliefs", "detectors")  #: a cell by the general rule of `OTHERS`
+DETECTORS, LINKS = ("beliefs", "detectors"), ("beliefs", "links")  #: cells by the rule of `OTHERS`
 #: Kinds of `Used` that the whole fleet has a budget of.
 FLEETWIDE = frozenset({"eviction", *(str(step) for step in RepairStep)})
 #: What has no index here: who reads it has read the whole snapshot (`Look.fleet`).

@@ -72,6 +72,7 @@ class Culprits:
     posterior: float = 0.0  #: of the best explanation
     suspicion: Mapping[str, float] = field(default_factory=dict)  #: chance that a node is bad
     reason: str = ""
+    guess: frozenset[str] = frozenset()  #: the best explanation where none is sure
 
     @property
     def explicit(self) -> bool:
@@ -177,7 +178,9 @@ class Localisation:
         best, posterior = self._book.best
         names = ", ".join(sorted(self.nodes[one] for one in best)) or "no node"
         reason = f"best guess {names}, posterior {posterior:.2f} only"
-        return Culprits(Outcome.UNSURE, posterior=posterior, suspicion=suspicion, reason=reason)
+        guess = frozenset(self.nodes[one] for one in best)
+        unsure = Outcome.UNSURE
+        return Culprits(unsure, frozenset(), None, posterior, suspicion, reason, guess)
 
     # --- choosing pairs
 

@@ -14,7 +14,13 @@ from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
-from orchestrator.core.beliefs import AgentBelief, ClusterBelief, NodeBelief, RegisterBelief
+from orchestrator.core.beliefs import (
+    AgentBelief,
+    ClusterBelief,
+    LinkBelief,
+    NodeBelief,
+    RegisterBelief,
+)
 from orchestrator.core.cohorts import CohortBelief
 from orchestrator.core.decisions import (
     Decision,
@@ -38,6 +44,7 @@ from orchestrator.core.index import (
     HELD,
     INCIDENTS,
     JOBS,
+    LINKS,
     NODES,
     ORDERS,
     SIZE,
@@ -325,6 +332,11 @@ class Look:
         """Return the records of all detectors with a label; not to be changed."""
         self._notes.reads.add(DETECTORS)
         return self._index.fleet.beliefs.detectors
+
+    def links(self) -> dict[str, LinkBelief]:
+        """Return the localisations of the last day, by name; not to be changed."""
+        self._notes.reads.add(LINKS)
+        return self._index.fleet.beliefs.links
 
     def authority(self, name: str) -> Authority:
         """Return what a detector may do: what it earned, else what the policy declares."""

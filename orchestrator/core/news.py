@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from orchestrator.core.beliefs import AgentBelief, Beliefs, ClusterBelief, NodeBelief
+from orchestrator.core.beliefs import AgentBelief, Beliefs, ClusterBelief, LinkBelief, NodeBelief
 from orchestrator.core.cohorts import CohortBelief
+from orchestrator.core.links import verdict
 from orchestrator.core.nodes import ClusterName, NodeName
 from orchestrator.core.observations import Power
 from orchestrator.core.sheets import changed
@@ -41,6 +42,9 @@ def news(before: Beliefs, after: Beliefs) -> tuple[News, ...]:
     for key, cohort in after.cohorts.items():
         if cohort is not before.cohorts.get(key):
             found += _of_cohort(before.cohorts.get(key), cohort)
+    for name, links in after.links.items():
+        if links is not before.links.get(name):
+            found += _of_links(before.links.get(name), links)
     return tuple(sorted(found, key=lambda one: (one.at, one.kind, one.subjects)))
 
 
@@ -56,6 +60,18 @@ def _of_cohort(old: CohortBelief | None, new: CohortBelief) -> Iterator[News]:
     text = f"{new.key} is called {phase}: P(chaotic) {phases.p_chaotic:.2f}, {rate}"
     kind = f"cohort-{phase.split()[0]}"
     yield News(phases.seen_at, kind, (new.key, new.cluster), text)
+
+
+def _of_links(old: LinkBelief | None, new: LinkBelief) -> Iterator[News]:
+    """Tell what a localisation came to."""
+    found = verdict(new)
+    if found is None or (old is not None and verdict(old) is not None):
+        return
+    inquiry = new.inquiry
+    text = f"tests between {len(inquiry.nodes)} nodes of {inquiry.job}: {found.outcome}"
+    text = f"{text}, {found.reason}" if found.reason else text
+    subjects = (inquiry.job, f"{inquiry.job}/{inquiry.attempt}", *sorted(found.nodes))
+    yield News(new.tested_at, "localised", subjects, text)
 
 
 def _of_node(old: NodeBelief, new: NodeBelief) -> Iterator[News]:

@@ -154,6 +154,48 @@ class Accused:
     at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Inquiry:
+    """What one localisation is about: which incident, and who is tested. Fixed when it begins."""
+
+    job: JobName
+    attempt: int
+    occasion: int  #: seq of the generation that ended for no clear reason
+    cluster: ClusterName
+    nodes: tuple[NodeName, ...]
+    gpu: int | None = None  #: whose rail is tested; None: from host to host, beside running ranks
+    leaves: tuple[tuple[str, tuple[NodeName, ...]], ...] = ()  #: leaf switches, where known
+
+    @property
+    def name(self) -> str:
+        """Under which it is remembered: "job/attempt/occasion"."""
+        return f"{self.job}/{self.attempt}/{self.occasion}"
+
+
+@dataclass(frozen=True, slots=True)
+class PairRate:
+    """One test between two nodes."""
+
+    left: NodeName
+    right: NodeName
+    gbps: float | None  #: 10^9 bytes a second; None: it was not done
+
+
+@dataclass(frozen=True, slots=True)
+class PairsTested:
+    """One round of a localisation was run: disjoint pairs, side by side."""
+
+    inquiry: Inquiry
+    round: int  #: 0, 1, ...
+    rates: tuple[PairRate, ...]
+    at: datetime
+
+    @property
+    def cluster(self) -> ClusterName:
+        """Where it was run."""
+        return self.inquiry.cluster
+
+
 class OrderKind(StrEnum):
     """What a person may ask for."""
 
@@ -192,5 +234,6 @@ Observation = (
     | RegisterSeen
     | RegisterSilent
     | Accused
+    | PairsTested
     | Ordered
 )

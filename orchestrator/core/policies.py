@@ -68,6 +68,7 @@ class Policy:
     over_evict_after: int = 3  #: accusations of a group until all of it leaves; 0: never
     over_evict_window: timedelta = timedelta(hours=2)  #: within which they must lie
     revalidation: timedelta = timedelta(minutes=10)  #: healthy time that acquits a suspect
+    localisations_per_hour: int = 4  #: per job; 0: links are never tested
     suspects_share: float = 0.2  #: more suspects than max(2, share of the gang): shared cause
     pages_per_hour: int = 20
     agent_starts_max: int = 5  #: per node and attempt within `agent_starts_window`

@@ -25,6 +25,7 @@ from orchestrator.core.incidents import (
 )
 from orchestrator.core.kinship import enlist_new
 from orchestrator.core.labels import label_firings, set_authority
+from orchestrator.core.localising import localise
 from orchestrator.core.look import Look, Recall
 from orchestrator.core.orders import answer_orders
 from orchestrator.core.pacing import pace_checkpoints
@@ -43,6 +44,7 @@ PHASES = (
     Phase("set authorities", Kind.FLEET, set_authority),
     Phase("tend nodes", Kind.NODE, tend_node),
     Phase("evict the unfit", Kind.RUN, evict_unfit),
+    Phase("localise", Kind.RUN, localise),
     Phase("tend attempts", Kind.RUN, tend_attempt, by_priority),
     Phase("pace checkpoints", Kind.RUN, pace_checkpoints),
     Phase("close attempts", Kind.RUN, close_attempt),

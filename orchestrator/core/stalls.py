@@ -8,44 +8,102 @@ nothing about its node.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
 from healthchecks.hangs import frames, judge
 from orchestrator.core.assess import STALL
+from orchestrator.core.beliefs import AgentBelief
 from orchestrator.core.gang import live
 from orchestrator.core.jobs import Attempt
 from orchestrator.core.look import Look
 from orchestrator.core.nodes import NodeName
-from orchestrator.runtime.reports import Stage
+from orchestrator.runtime.reports import Note, Stage
 
 FRAMES = 6  #: of the culprit's stack, the innermost
+EPOCH_MAX = 4e9  #: seconds; a later moment is none
+LATELY = 600.0  #: seconds before a generation in which a stall may have ended the one before
+
+
+@dataclass(slots=True)
+class Stall:
+    """What the ranks of one gang do while they make no step."""
+
+    ranks: int = 0  #: of the gang, as far as agents told
+    stacks: dict[int, str] = field(default_factory=dict)
+    places: dict[int, NodeName] = field(default_factory=dict)
+    since: float = 0.0  #: on the nodes' clocks: the last rank fell silent
+
+    @property
+    def whole(self) -> bool:
+        """Say whether all ranks stall, and each told its stack."""
+        return self.ranks > 1 and len(self.stacks) >= self.ranks
+
+    def culprit(self) -> str | None:
+        """Return in words which rank holds the others up; None if it is not clear."""
+        if not self.whole:
+            return None
+        found = judge({}, self.stacks)
+        if not found.ranks:
+            return None
+        first = found.ranks[0]
+        inner = " < ".join(frames(found.stacks[first])[:FRAMES])
+        return f"{self.places[first]}: {found.reason}; stack: {inner}"
 
 
 def who_stalls(look: Look, attempt: Attempt) -> str | None:
     """Return in words which rank holds the others up; None if it is not clear, or not all stall."""
-    stacks: dict[int, str] = {}
-    places: dict[int, NodeName] = {}
-    ranks = 0
-    for name, agent in look.agents(attempt):
-        if agent.report is None or not live(agent) or agent.report.stage is not Stage.RUNNING:
+    return stall(look, attempt).culprit()
+
+
+def who_stalled(look: Look, attempt: Attempt) -> str | None:
+    """Return in words which rank held up the generation before; None if that was not clear."""
+    found = Stall()
+    for name, agent in _running(look, attempt):
+        formed = _formed(agent)
+        if formed is None or agent.report is None:
+            continue
+        found.ranks += len(agent.report.ranks)
+        for rank, note in _stalls(agent):
+            if note.number < formed.number and note.at > formed.at - LATELY:
+                found.stacks[rank], found.places[rank] = str(note.data["stack"]), name
+    return found.culprit()
+
+
+def stall(look: Look, attempt: Attempt) -> Stall:
+    """Return what is known of a stall that lasts."""
+    found = Stall()
+    for name, agent in _running(look, attempt):
+        if agent.report is None:
             continue
         stepped = {one.rank: one.step_at for one in agent.report.ranks}
-        formed = max(
-            (one.number for one in agent.notes if one.kind == "generation-formed"), default=0
-        )
-        ranks += len(stepped)
-        for note in agent.notes:
-            rank, stack = note.data.get("rank"), note.data.get("stack")
-            if note.kind != STALL or note.number < formed:
-                continue
-            if not isinstance(rank, int) or not isinstance(stack, str) or rank not in stepped:
+        formed = _formed(agent)
+        found.ranks += len(stepped)
+        for rank, note in _stalls(agent):
+            if rank not in stepped or (formed is not None and note.number < formed.number):
                 continue
             at = stepped[rank]
             if at is None or at <= note.at:  # both on the node's clock
-                stacks[rank], places[rank] = stack, name
-    if ranks < 2 or len(stacks) < ranks:
-        return None
-    found = judge({}, stacks)
-    if not found.ranks:
-        return None
-    first = found.ranks[0]
-    inner = " < ".join(frames(found.stacks[first])[:FRAMES])
-    return f"{places[first]}: {found.reason}; stack: {inner}"
+                found.stacks[rank], found.places[rank] = str(note.data["stack"]), name
+                found.since = max(found.since, note.at)
+    return found
+
+
+def _running(look: Look, attempt: Attempt) -> Iterator[tuple[NodeName, AgentBelief]]:
+    for name, agent in look.agents(attempt):
+        if agent.report is not None and live(agent) and agent.report.stage is Stage.RUNNING:
+            yield name, agent
+
+
+def _stalls(agent: AgentBelief) -> Iterator[tuple[int, Note]]:
+    for note in agent.notes:
+        rank, stack = note.data.get("rank"), note.data.get("stack")
+        if not isinstance(rank, int) or not isinstance(stack, str):
+            continue
+        if note.kind == STALL and 0 < note.at < EPOCH_MAX:
+            yield rank, note
+
+
+def _formed(agent: AgentBelief) -> Note | None:
+    known = [one for one in agent.notes if one.kind == "generation-formed"]
+    return max(known, key=lambda one: one.number, default=None)

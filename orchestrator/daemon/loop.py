@@ -20,7 +20,7 @@ from typing import Protocol
 from orchestrator.actuators.hands import Done
 from orchestrator.core.assess import assess
 from orchestrator.core.beliefs import Beliefs
-from orchestrator.core.decisions import Effect, Intent, LedgerOnly, key
+from orchestrator.core.decisions import Effect, Intent, LedgerOnly, TestPairs, key
 from orchestrator.core.explain import explain
 from orchestrator.core.fleet import Cluster, Fleet
 from orchestrator.core.jobs import UnlawfulStepError
@@ -29,6 +29,7 @@ from orchestrator.core.observations import Observation
 from orchestrator.core.policies import Policy
 from orchestrator.core.reconcile import Plan, Recall, new_recall, reconcile
 from orchestrator.daemon.clock import Clock
+from orchestrator.daemon.pools import LASTING
 from orchestrator.daemon.rhythm import Bell
 from orchestrator.errors import HoldfastError, TransientError
 from orchestrator.ledger.api import Event, Ledger
@@ -340,7 +341,12 @@ class Loop:
 
 
 def pool_of(decision: Effect, fleet: Fleet) -> str:
-    """Name the pool that carries a decision out: its cluster's, or the registers'."""
+    """Name the pool that carries a decision out: its cluster's, or the registers'.
+
+    Tests between nodes take long, and keep nobody else waiting.
+    """
+    if isinstance(decision, TestPairs):
+        return f"{LASTING}{decision.inquiry.cluster}"
     node = getattr(decision, "node", None)
     return fleet.nodes[node].cluster if node is not None else "registers"
 

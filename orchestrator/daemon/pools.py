@@ -1,4 +1,8 @@
-"""Bounded pools of threads, one per cluster: one cluster's trouble never slows the others."""
+"""Bounded pools of threads, one per cluster: one cluster's trouble never slows the others.
+
+What lasts (tests between nodes, examinations of idle ones) has threads of its own, which nobody
+waits for: it changes nothing, and a daemon that is told to stop stops.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 LOG = logging.getLogger("holdfast")
+LASTING = "tests of "  #: how the names of pools begin whose work lasts
 WORKERS = 8  #: threads per pool, if nothing else is said
 
 
@@ -19,11 +24,14 @@ class Pools:
         self._sizes = dict(sizes or {})
         self._pools: dict[str, ThreadPoolExecutor] = {}
         self._under_way: set[str] = set()
+        self._lasting: set[str] = set()
         self._lock = threading.Condition()
         self._closed = False
 
     def submit(self, pool: str, key: str, work: Callable[[], None]) -> bool:
         """Run `work` in `pool`; False if it cannot be begun, or the same key is still under way."""
+        if pool.startswith(LASTING):
+            return self._last(pool, key, work)
         with self._lock:
             if self._closed or key in self._under_way:
                 return False
@@ -34,17 +42,32 @@ class Pools:
                 executor = ThreadPoolExecutor(size, thread_name_prefix=f"holdfast-{pool}")
                 self._pools[pool] = executor
 
-        def run() -> None:
-            try:
-                work()
-            except Exception:  # a bug: whoever waits for a result sees none, so it is told here
-                LOG.exception("%s failed", key)
-
         try:
-            executor.submit(run).add_done_callback(lambda _: self._ended(key))
+            executor.submit(lambda: _run(key, work)).add_done_callback(lambda _: self._ended(key))
         except RuntimeError as error:  # closed just now, or no thread can be started
             LOG.warning("%s cannot be begun: %s", key, error)
             self._ended(key)
+            return False
+        return True
+
+    def _last(self, pool: str, key: str, work: Callable[[], None]) -> bool:
+        """Run work in a thread of its own that does not keep the process alive."""
+        with self._lock:
+            if self._closed or key in self._lasting:
+                return False
+            self._lasting.add(key)
+
+        def run() -> None:
+            _run(key, work)
+            with self._lock:
+                self._lasting.discard(key)
+
+        try:
+            threading.Thread(target=run, name=f"holdfast-{pool}", daemon=True).start()
+        except RuntimeError as error:  # no thread can be started
+            LOG.warning("%s cannot be begun: %s", key, error)
+            with self._lock:
+                self._lasting.discard(key)
             return False
         return True
 
@@ -71,3 +94,10 @@ class Pools:
             pools = list(self._pools.values())
         for pool in pools:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _run(key: str, work: Callable[[], None]) -> None:
+    try:
+        work()
+    except Exception:  # a bug: whoever waits for a result sees none, so it is told here
+        LOG.exception("%s failed", key)

@@ -57,6 +57,7 @@ def of_beliefs(before: Beliefs, after: Beliefs) -> tuple[Change, ...]:
         _compared("RegisterBelief", before.registers, after.registers),
         _compared("CohortBelief", before.cohorts, after.cohorts),
         _compared("Detector", before.detectors, after.detectors),
+        _compared("LinkBelief", before.links, after.links),
     )
     book = OrderBook(after.orders, after.answered)
     if book != OrderBook(before.orders, before.answered):

@@ -16,7 +16,7 @@ from typing import Any, get_args
 
 from pydantic import TypeAdapter
 
-from orchestrator.core.beliefs import ClusterBelief, NodeBelief, RegisterBelief
+from orchestrator.core.beliefs import ClusterBelief, LinkBelief, NodeBelief, RegisterBelief
 from orchestrator.core.cohorts import CohortBelief
 from orchestrator.core.decisions import Decision, Incident
 from orchestrator.core.detectors import Detector
@@ -39,6 +39,7 @@ CLASSES: dict[str, type[Any]] = {
         Job,
         Node,
         Detector,
+        LinkBelief,
         NodeBelief,
         OrderBook,
         RegisterBelief,

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
 from orchestrator.core import beliefs
-from orchestrator.core.beliefs import Beliefs, ClusterBelief, NodeBelief, RegisterBelief
+from orchestrator.core.beliefs import Beliefs, ClusterBelief, LinkBelief, NodeBelief, RegisterBelief
 from orchestrator.core.cohorts import CohortBelief
 from orchestrator.core.decisions import (
     Incident,
@@ -102,7 +102,15 @@ def set_lease(db: Connection, **values: Any) -> None:
     db.execute(lease.update().where(lease.c.name == NAME).values(values))
 
 
-BELIEFS = ("NodeBelief", "ClusterBelief", "RegisterBelief", "CohortBelief", "Detector", "OrderBook")
+BELIEFS = (
+    "NodeBelief",
+    "ClusterBelief",
+    "RegisterBelief",
+    "CohortBelief",
+    "Detector",
+    "LinkBelief",
+    "OrderBook",
+)
 
 
 def read_beliefs(db: Connection, shared: Shared) -> Beliefs:
@@ -116,6 +124,7 @@ def _beliefs(things: Things) -> Beliefs:
     registers: dict[str, RegisterBelief] = things["RegisterBelief"]
     cohorts: dict[str, CohortBelief] = things["CohortBelief"]
     detectors: dict[str, Detector] = things["Detector"]
+    links: dict[str, LinkBelief] = things["LinkBelief"]
     book: OrderBook = next(iter(things["OrderBook"].values()), OrderBook())
     return Beliefs(
         {one.node: one for one in nodes.values()},
@@ -125,6 +134,7 @@ def _beliefs(things: Things) -> Beliefs:
         book.answered,
         {one.key: one for one in cohorts.values()},
         {one.name: one for one in detectors.values()},
+        {one.inquiry.name: one for one in links.values()},
     )
 
 

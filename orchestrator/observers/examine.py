@@ -12,12 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
+from healthchecks.pair_rates import SLOW_GLOO, SLOW_NCCL
 from orchestrator.core.acceptance import CHECKS, Plan, Ran, Stage, broken
 from orchestrator.core.localise import Culprits
 from orchestrator.engines.site import Site
 from orchestrator.errors import HoldfastError
 from orchestrator.observers.coverage import read
-from orchestrator.observers.pairs import SLOW_GLOO, SLOW_NCCL, PairTester, localise
+from orchestrator.observers.pairs import PairTester, localise
 
 WORKERS = 64  #: nodes at once
 LIMITS = {  #: seconds for one node's run of a stage

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from healthchecks.active.pairs import failed, slowest_of
+from healthchecks.pair_rates import SLOW_GLOO, failed, slowest_of
 from orchestrator.core.localise import Culprits, Localisation, PairTest
 from orchestrator.engines.site import Site
 from orchestrator.errors import HoldfastError
@@ -22,7 +22,7 @@ from orchestrator.errors import HoldfastError
 SIDE_BY_SIDE = 32  #: pairs at once; each has two threads
 PORTS = (20_000, 30_000)  #: below those that kernels give to clients
 START_MAX = 30.0  #: seconds for torch to be loaded, on top of a test's own limit
-SLOW_GLOO, SLOW_NCCL = 0.5, 0.8  #: of the usual rate: a pair below has failed
+RATE_MAX = 1e6  #: 10^9 bytes a second; what a node says is untrusted
 Pair = tuple[str, str]
 
 
@@ -37,12 +37,27 @@ class PairTester:
 
     def test(self, pairs: Sequence[Pair]) -> dict[Pair, float | None]:
         """Test disjoint pairs side by side; their rates in 10^9 bytes a second, None: failed."""
+        return {pair: slowest_of(both) for pair, both in self._both(pairs).items()}
+
+    def test_reached(self, pairs: Sequence[Pair]) -> dict[Pair, float | None]:
+        """Test as `test` does; pairs of which one could not even be asked are left out.
+
+        That we do not reach a node says nothing about its links to its peers.
+        """
+        asked = self._both(pairs).items()
+        return {
+            pair: slowest_of(both)
+            for pair, both in asked
+            if not any(one.get("unasked") for one in both)
+        }
+
+    def _both(self, pairs: Sequence[Pair]) -> dict[Pair, list[dict[str, Any]]]:
         if not pairs:
             return {}
         with ThreadPoolExecutor(min(SIDE_BY_SIDE, len(pairs)), "pairs") as pool:
             return dict(zip(pairs, pool.map(self._pair, pairs), strict=True))
 
-    def _pair(self, pair: Pair) -> float | None:
+    def _pair(self, pair: Pair) -> list[dict[str, Any]]:
         port = PORTS[0] + secrets.randbelow(PORTS[1] - PORTS[0])
         base = {"id": 1, "host": self.site.host(pair[0]), "port": port}
         base |= {"bytes": self.bytes, "limit": self.limit}
@@ -53,7 +68,7 @@ class PairTester:
                 pool.submit(self._one, node, {**base, "rank": rank})
                 for rank, node in enumerate(pair)
             ]
-            return slowest_of([one.result() for one in both])
+            return [one.result() for one in both]
 
     def _one(self, node: str, request: Mapping[str, Any]) -> dict[str, Any]:
         argv = [*self.site.checks(node), "--pair", json.dumps(request)]
@@ -61,11 +76,13 @@ class PairTester:
             ended = self.site.run(node)(argv, limit=self.limit + START_MAX)
             body = json.loads(ended.out)
             if not isinstance(body, dict):
-                return {"error": "no answer"}
+                return {"error": "no answer", "unasked": True}
             rate = body.get("gbps")
-            return {"gbps": float(rate)} if isinstance(rate, int | float) else {"error": "failed"}
+            if isinstance(rate, int | float) and not isinstance(rate, bool) and 0 < rate < RATE_MAX:
+                return {"gbps": float(rate)}
+            return {"error": "failed", "unasked": body.get("id") is None}  # e.g. it has no torch
         except (HoldfastError, ValueError, RecursionError) as error:
-            return {"error": str(error)[:200]}
+            return {"error": str(error)[:200], "unasked": True}
 
 
 def localise(

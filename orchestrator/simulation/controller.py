@@ -305,6 +305,8 @@ class Controller:
 
     def _takes(self, key: str) -> float:
         times = self.world.plan.times
+        if key.startswith("act TestPairs"):
+            return times.test_pairs
         return times.start_agent if key.startswith("act StartAgent") else times.act
 
     def call(self) -> None:

@@ -20,12 +20,13 @@ from orchestrator.core.decisions import (
     StartAgent,
     StopAgent,
     SweepNode,
+    TestPairs,
     key,
 )
 from orchestrator.core.fleet import Fleet
 from orchestrator.core.jobs import Attempt, SeatGrant
-from orchestrator.core.nodes import JobName
-from orchestrator.core.observations import AgentGone, Observation
+from orchestrator.core.nodes import JobName, NodeName
+from orchestrator.core.observations import AgentGone, Observation, PairRate, PairsTested
 from orchestrator.errors import PermanentError, TransientError
 from orchestrator.runtime.grants import Grant
 from orchestrator.runtime.lineage import Fence, Record
@@ -74,8 +75,17 @@ class SimHands:
             case Repair(node=node, step=step):
                 takes = self.world.repair(node, step)
                 return Done(f"{step} accepted, {takes:.0f} s")
+            case TestPairs(inquiry=inquiry, round=number, pairs=pairs):
+                told = {pair: self.world.pair(*pair) for pair in pairs if self._reaches(pair)}
+                rates = tuple(PairRate(*pair, rate) for pair, rate in told.items())
+                at = moment(self.world.now + self.skew())
+                tested: Observation = PairsTested(inquiry, number, rates, at)
+                return Done(f"{len(rates)} pairs tested", (tested,))
             case _:
                 assert_never(decision)
+
+    def _reaches(self, pair: tuple[NodeName, NodeName]) -> bool:
+        return all(self.world.machines[node].reachable for node in pair)
 
     def _append_fence(self, decision: AppendFence, fleet: Fleet, token: int) -> Done:
         register = self.world.registers[decision.job]

@@ -18,6 +18,7 @@ class Kind(StrEnum):
     HANG = "hang"  #: a rank stops making progress; nothing is explicit, a restart helps
     LINK = "link"  #: the node's network is gone for a while
     DEGRADED = "degraded"  #: the node is slow: its gang goes at its pace
+    CABLE = "cable"  #: its link is bad, and nothing on it says so: gangs with it hang
     PROBE = "probe"  #: a check calls a healthy node broken, wrongly
     SHARED = "shared"  #: a switch, a store or the power of many nodes at once
     CHECKPOINT = "checkpoint"  #: the newest checkpoint is damaged where it lies
@@ -106,6 +107,7 @@ class Times:
     recover: float = 30.0  #: from there to the next step, a standby taking the lost seat
     cold: float = 60.0  #: longer, if a node of the new gang had no warm agent
     start_agent: float = 2.0
+    test_pairs: float = 8.0  #: a round of tests between nodes
     act: float = 0.2  #: any other act of the controller
     boot: float = 180.0  #: of a machine that was told to reboot and is well
 
@@ -127,6 +129,7 @@ class ProbePlan:
     miss: float = 0.0  #: chance that one look does not see a fault that is there
     false_alarms: float = 0.0  #: per node and year: an explicit fault that is none
     alarm_lasts: float = 1_800.0
+    pair_lies: float = 0.0  #: chance that a test between two nodes lies
 
 
 @dataclass(frozen=True, slots=True)

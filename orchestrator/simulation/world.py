@@ -24,6 +24,8 @@ from orchestrator.simulation.register import SimRegister
 from orchestrator.simulation.truth import Books, Doing
 
 EPOCH = BEGIN.timestamp()
+STALLS_EVERY = 1_200.0  #: seconds between two hangs over one bad link
+PAIR_RATE = 20.0  #: 10^9 bytes a second between two nodes that are well
 
 
 class Watcher(Protocol):
@@ -143,6 +145,21 @@ class World:
         if not (self.machines[one].up and self.machines[other].up):
             return True
         return any((one in split) != (other in split) for split in self.splits)
+
+    def pair(self, one: NodeName, other: NodeName) -> float | None:
+        """Return what a test of the link between two nodes would tell now, in 10^9 bytes a second.
+
+        Thrown when it is asked for, and never else: with `ProbePlan.pair_lies` some tests lie.
+        """
+        bad = self.apart(one, other) or any(
+            fault.kind is Kind.CABLE
+            for name in (one, other)
+            for fault in self.machines[name].faults
+        )
+        lies = self.plan.probes.pair_lies
+        if lies and self.dice.of("tests of pairs").random() < lies:
+            bad = not bad
+        return None if bad else PAIR_RATE
 
     def writes(self, node: NodeName, job: JobName) -> bool:
         """Say whether a node reaches the register of a job."""
@@ -267,6 +284,8 @@ class World:
         elif fault.kind is Kind.LINK:
             machine.cut += 1
             self._strike(machine, fault.kind)
+        elif fault.kind is Kind.CABLE:
+            self._stall(machine, fault)
         else:
             self._strike(machine, fault.kind)
         if fault.seen_from > self.now:
@@ -278,6 +297,12 @@ class World:
         """Let the ranks of a node make no progress any more; the node has nothing."""
         self._witness(node)
         self._strike(self.machines[node], Kind.HANG)
+
+    def _stall(self, machine: SimMachine, fault: Fault) -> None:
+        """Let whatever trains over a bad link hang, again and again until it is mended."""
+        if fault in machine.faults:
+            self._strike(machine, Kind.HANG)
+            self.agenda.after(STALLS_EVERY, lambda: self._stall(machine, fault))
 
     def heal(self, node: NodeName, fault: Fault) -> None:
         """Let a fault end by itself."""

@@ -22,6 +22,7 @@ from orchestrator.core.decisions import (
     StartAgent,
     StopAgent,
     SweepNode,
+    TestPairs,
 )
 from orchestrator.core.enact import enact, intend
 from orchestrator.core.explain import explain
@@ -48,6 +49,8 @@ from orchestrator.core.observations import (
     Observation,
     Ordered,
     OrderKind,
+    PairRate,
+    PairsTested,
     Power,
     Probed,
     RegisterSeen,
@@ -157,8 +160,11 @@ class World:
         self.ranks: tuple[RankReport, ...] = ()  #: what every agent says of its ranks
         self.frozen: set[str] = set()  #: jobs whose gangs do nothing at all
         self.refuses = False  #: the provider answers 503 whatever it is asked to repair
+        self.slow_links: set[str] = set()  #: nodes behind a slow link
+        self.no_links = False  #: no test between nodes is ever done
         self.deaf: set[str] = set()  #: nodes whose agents hear their peers, but not us
         self.recall = new_recall()
+        self._ended: dict[str, Because] = {}
         self._orders = 0
         self._agents = 0
         self._seen: list[Observation] = []
@@ -314,6 +320,13 @@ class World:
                 self._seen.append(AgentGone(node, job, attempt, self.fleet.now, "swept"))
             case Repair(node=node, step=step):
                 self._repair(node, step)
+            case TestPairs(inquiry=inquiry, round=number, pairs=pairs):
+                rates = tuple(PairRate(*pair, self._rate(pair)) for pair in pairs)
+                self._seen.append(PairsTested(inquiry, number, rates, self.fleet.now))
+
+    def _rate(self, pair: tuple[NodeName, NodeName]) -> float | None:
+        slow = self.slow_links & set(pair)
+        return None if self.no_links else 1.0 if slow else 10.0
 
     def _repair(self, node: NodeName, step: RepairStep) -> None:
         sim = self.nodes[node]
@@ -373,6 +386,10 @@ class World:
     def _agent(self, node: str, run: tuple[str, int]) -> SimAgent | None:
         return self.nodes[node].agents.get(run)
 
+    def end_generation(self, job: str, cause: Cause, fingerprint: str = "") -> None:
+        """Let a gang end its generation for a reason, and form the next one."""
+        self._ended[job] = Because(cause, fingerprint=fingerprint)
+
     def _gang(self, attempt: Attempt) -> None:
         run = (str(attempt.job), attempt.number)
         gang = self.gangs.setdefault(run, SimGang())
@@ -384,7 +401,7 @@ class World:
             return
         whole = gang.seq is not None and all(name in fit for name in gang.members)
         newer = top > gang.grant and set(gang.members) != set(self._choose(gang, fit, attempt))
-        if not whole or newer:
+        if not whole or newer or str(attempt.job) in self._ended:
             self._form(run, gang, fit, attempt, top)
         for name, agent in alive.items():
             if name in gang.members:
@@ -419,8 +436,9 @@ class World:
             gang.seq = None
             return
         lineage = self.lineages.get(run[0], Lineage())
-        cause = Cause.START if not before else Cause.NODE_LOST
-        resume, why = choose_resume(lineage, Because(cause))
+        because = Because(Cause.START if not before else Cause.NODE_LOST)
+        because = self._ended.pop(run[0], because)
+        resume, why = choose_resume(lineage, because)
         gang.number += 1
         members = tuple(Member(name, "10.0.0.1", 1) for name in chosen)
 
@@ -436,7 +454,7 @@ class World:
                 store="",
                 resume=resume,
                 why=why,
-                because=Because(cause),
+                because=because,
                 at=self.epoch,
                 by=chosen[0],
             )

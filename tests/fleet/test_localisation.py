@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from healthchecks.active.pairs import failed, slowest_of
+from healthchecks.pair_rates import failed, slowest_of
 from orchestrator.core.localise import Localisation, Outcome, PairTest
 
 pytestmark = [pytest.mark.root, pytest.mark.torch]

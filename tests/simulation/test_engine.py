@@ -9,7 +9,15 @@ import pytest
 from orchestrator.core.nodes import JobName, NodeState
 from orchestrator.core.policies import Policy
 from orchestrator.simulation.engine import Simulation
-from orchestrator.simulation.plan import ClusterPlan, CohortPlan, JobPlan, Kind, Plan, Strike
+from orchestrator.simulation.plan import (
+    ClusterPlan,
+    CohortPlan,
+    JobPlan,
+    Kind,
+    Plan,
+    ProbePlan,
+    Strike,
+)
 from orchestrator.simulation.report import world_report
 from orchestrator.simulation.scenes import play
 from orchestrator.simulation.story import costliest
@@ -55,6 +63,25 @@ def test_each_fault_is_survived_and_no_healthy_node_pays(gangs: str, kind: Kind)
     assert sim.world.gangs[max(sim.world.gangs)].training
     assert sim.outages.worst is not None
     assert sim.outages.worst.seconds < 120.0
+
+
+@pytest.mark.parametrize("gangs", ["brief", "full"])
+def test_a_bad_link_that_nothing_names_is_found_by_tests_between_nodes(gangs: str) -> None:
+    fault = Strike(at=3 * HOUR, kind=Kind.CABLE, target="a-002")
+    sim = play(replace(world(fault), gangs=gangs), Policy(), seed=3)
+    assert [one.node for one in sim.evictions][:1] == ["a-002"]
+    assert all(one.rightly for one in sim.evictions)
+    assert "localise named on host" in sim.evictions[0].reason
+    assert sim.witness.killed == []
+    assert sim.world.gangs[max(sim.world.gangs)].training
+
+
+def test_tests_between_nodes_that_lie_make_no_false_eviction() -> None:
+    hangs = tuple(Strike(at=n * HOUR, kind=Kind.HANG, target="a-001") for n in range(2, 12))
+    plan = replace(world(*hangs), probes=ProbePlan(pair_lies=0.05))
+    sim = play(plan, Policy(), seed=4)
+    assert len(sim.controller.fleet.beliefs.links) >= 9
+    assert sim.evictions == []
 
 
 def test_a_broken_gpu_is_evicted_repaired_and_trusted_again() -> None:

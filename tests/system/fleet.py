@@ -35,6 +35,7 @@ POLICY: dict[str, Any] = {
     "relapse_window": "1s",
     "doubt_max": 1.0,
     "agent_starts_max": 50,
+    "localisations_per_hour": 0,  # nodes of one computer share its network
 }
 
 
