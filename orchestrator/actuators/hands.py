@@ -17,9 +17,11 @@ from datetime import UTC, datetime
 from typing import assert_never
 
 from orchestrator.actuators.specs import agent_spec, wire_grant
+from orchestrator.core.acceptance import CHECKS, Stage
 from orchestrator.core.decisions import (
     AppendFence,
     Effect,
+    Examine,
     GiveGrant,
     Repair,
     RepairStep,
@@ -33,14 +35,17 @@ from orchestrator.core.jobs import Attempt
 from orchestrator.core.nodes import ClusterName, JobName, NodeName, NodeState
 from orchestrator.core.observations import (
     AgentGone,
+    Examined,
     NodeReached,
     Observation,
     PairRate,
     PairsTested,
 )
+from orchestrator.core.verdicts import Severity
 from orchestrator.engines.api import AgentAddress
 from orchestrator.engines.site import Keys, Site
 from orchestrator.errors import HoldfastError, PermanentError, TransientError
+from orchestrator.observers.findings import parse_output
 from orchestrator.observers.pairs import PairTester
 from orchestrator.observers.registers import register_seen
 from orchestrator.observers.reports import Asked, ask_agent
@@ -51,6 +56,12 @@ from providers.api import Capability, Provider
 
 CALL_LIMIT = 5.0  #: seconds for one request to an agent
 PROVIDER_LIMIT = 10.0  #: seconds a provider's call may take; less lease than that: not made
+ACTIVE = (
+    *(CHECKS[Stage.ACTIVE] or ()),
+    *(CHECKS[Stage.STORAGE] or ()),
+    *(CHECKS[Stage.TRAINING] or ()),
+)
+CHECK_LIMIT, EXAMINE_LIMIT = 180.0, 900.0  #: seconds of one active check, and of all of them
 LIGHT, HEAVY = 16 << 20, 256 << 20  #: bytes of a test of a pair: beside ranks, and without
 PAIR_LIMIT = 15.0  #: seconds of one test of a pair
 FENCE_TRIES = 8  #: other writers may win a seq that often before we look again later
@@ -90,6 +101,8 @@ class Hands:
                 return self._repair(decision, fleet)
             case TestPairs():
                 return self._test_pairs(decision)
+            case Examine():
+                return self._examine(decision, fleet, token)
             case _:
                 assert_never(decision)
 
@@ -186,6 +199,25 @@ class Hands:
             return Done(f"{decision.step} begun; its boot is seen when it answers again")
         reached = NodeReached(decision.node, datetime.now(UTC), boot_id)
         return Done(f"{decision.step} done, boot {boot_id}", (reached,))
+
+    def _examine(self, decision: Examine, fleet: Fleet, token: int) -> Done:
+        site, node = self._site(fleet, decision.node), decision.node
+        belief = fleet.beliefs.nodes.get(node)
+        boot_id = belief.boot_id if belief is not None else ""
+        try:
+            argv = [*site.checks(node), "--level", "active", "--only", ",".join(ACTIVE)]
+            argv += ["--limit", f"{CHECK_LIMIT:g}", *(["--boot-id", boot_id] if boot_id else [])]
+            out, stopped = site.engine.examine(node, argv, token, EXAMINE_LIMIT)
+        except PermanentError as error:  # and it would not end better in a minute
+            seen = Examined(node, datetime.now(UTC), boot_id, ())
+            return Done(f"it cannot be examined: {error}", (seen,))
+        findings, complete = parse_output(out)
+        seen = Examined(node, datetime.now(UTC), boot_id, findings, stopped)
+        if stopped:
+            return Done("work came, and ended it", (seen,))
+        bad = [one.detector for one in findings if one.severity is Severity.CRITICAL]
+        words = f"found: {', '.join(bad)}" if bad else "nothing critical was found"
+        return Done(words if complete else f"{words}; it was cut short", (seen,))
 
     def _test_pairs(self, decision: TestPairs) -> Done:
         inquiry = decision.inquiry

@@ -33,6 +33,7 @@ from orchestrator.core.observations import (
     AgentGone,
     AgentSeen,
     AgentSilent,
+    Examined,
     InventorySeen,
     MachineSeen,
     NodeReached,
@@ -212,6 +213,7 @@ class _Fold:
                 | NodeReached()
                 | NodeUnreached()
                 | Probed()
+                | Examined()
             ):
                 node = self._node(observation.node)
                 self._keep(_settled(_learned(node, observation)))
@@ -266,7 +268,7 @@ def _running(listing: InventorySeen) -> Iterable[tuple[str, int]]:
 
 def _learned(
     node: NodeBelief,
-    seen: AgentSeen | AgentSilent | AgentGone | NodeReached | NodeUnreached | Probed,
+    seen: AgentSeen | AgentSilent | AgentGone | NodeReached | NodeUnreached | Probed | Examined,
 ) -> NodeBelief:
     match seen:
         case NodeReached(at=at, boot_id=boot_id):
@@ -275,6 +277,11 @@ def _learned(
             return _with_contact(node, _contact(node).failed(at, error))
         case Probed(at=at):
             return _with_contact(_probed(node, seen), _contact(node).answered(at))
+        case Examined(at=at, boot_id=boot_id, findings=findings, stopped=stopped):
+            node = _probed(node, Probed(seen.node, at, boot_id, findings, complete=False))
+            if not stopped:
+                node = replace(node, examined_at=_latest(node.examined_at, at))
+            return _with_contact(node, _contact(node).answered(at))
         case AgentSeen(at=at, report=report):
             agent = _agent(node, JobName(report.job), report.attempt)
             node = _booted(node, report.boot_id, at, own=True)

@@ -80,6 +80,7 @@ class NodeBelief:
     trouble: Trouble | None = None  #: its last failure that its cohort knows of
     firings: tuple[Firing, ...] = ()  #: of the last weeks, labelled or not: see `firings`
     accused: tuple[Accused, ...] = ()  #: newest last; those of the last day
+    examined_at: datetime | None = None  #: last active checks that no work ended
     witnessed: bool = False  #: called off and out of reach, yet its gang hears it
 
     @property

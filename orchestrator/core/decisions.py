@@ -268,6 +268,16 @@ class Repair:
 
 
 @dataclass(frozen=True, slots=True)
+class Examine:
+    """Run active checks on an idle node. Work that comes to the node ends them at once."""
+
+    node: NodeName
+    cluster: ClusterName
+    since: datetime  #: of the last ones, or of its idleness; makes the key new
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class TestPairs:
     """Run one round of a localisation: test these pairs of nodes, side by side."""
 
@@ -311,6 +321,7 @@ Decision = (
     | SweepNode
     | Repair
     | TestPairs
+    | Examine
 )
 
 #: Decisions that change nothing but the ledger. They are applied in order, in one transaction
@@ -335,7 +346,7 @@ LedgerOnly = (
 )
 
 #: Decisions that touch the world: an intent before, an outcome after.
-Effect = AppendFence | StartAgent | GiveGrant | StopAgent | SweepNode | Repair | TestPairs
+Effect = AppendFence | StartAgent | GiveGrant | StopAgent | SweepNode | Repair | TestPairs | Examine
 
 
 @dataclass(frozen=True, slots=True)

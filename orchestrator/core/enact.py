@@ -17,6 +17,7 @@ from orchestrator.core.decisions import (
     Effect,
     EndTrial,
     Enlist,
+    Examine,
     Incident,
     Intent,
     IssueGrant,
@@ -68,6 +69,7 @@ from orchestrator.core.nodes import (
 )
 from orchestrator.core.sheets import but
 
+EXAMINATION = "examination"  #: the budget of a cluster's active checks
 LOCALISATION = "localisation"  #: the budget of a job's localisations
 ANSWERED_MAX = 500  #: numbers of settled orders that are remembered
 
@@ -123,6 +125,8 @@ def uses(fleet: Fleet, decision: Decision, at: datetime) -> Used | None:
             return Used("agent-start", start_subject(node, job, attempt), at)
         case Repair(node=node, step=step):
             return Used(str(step), node, at)
+        case Examine(cluster=cluster):
+            return Used(EXAMINATION, cluster, at)
         case TestPairs(job=job, round=0):
             return Used(LOCALISATION, job, at)
         case _:

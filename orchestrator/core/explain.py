@@ -11,6 +11,7 @@ from orchestrator.core.decisions import (
     Decision,
     EndTrial,
     Enlist,
+    Examine,
     GiveGrant,
     IssueGrant,
     LabelFiring,
@@ -97,6 +98,8 @@ def explain(decision: Decision) -> str:  # noqa: C901 - one case per decision, n
             return f"swept {node} clean of {job}, attempt {attempt}: {reason}"
         case Repair(node=node, step=step, reason=reason):
             return f"asked the provider to {step} {node}: {reason}"
+        case Examine(node=node, reason=reason):
+            return f"examined {node} with active checks: {reason}"
         case TestPairs(round=number, pairs=pairs, reason=reason):
             return f"round {number + 1} of tests between nodes, {len(pairs)} pairs: {reason}"
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from orchestrator.core.beliefs import LinkBelief
-from orchestrator.core.decisions import TestPairs
+from orchestrator.core.decisions import Examine, TestPairs
 from orchestrator.core.enact import LOCALISATION
 from orchestrator.core.gang import read_gang
 from orchestrator.core.jobs import Attempt, AttemptState
@@ -177,6 +177,7 @@ def _testable(look: Look, attempt: Attempt, node: Node) -> bool:
     """Say whether a node may be tested: ours, or nobody's, and it answers."""
     mine = node.state in SEATED and (node.job, node.attempt) == (attempt.job, attempt.number)
     free = node.state in IDLE and node.cordon is None
+    free = free and not look.under_way(Examine, node.name)
     return (mine or free) and look.belief(node.name).unreached_since is None
 
 

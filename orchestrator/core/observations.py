@@ -116,6 +116,17 @@ class Probed:
 
 
 @dataclass(frozen=True, slots=True)
+class Examined:
+    """Active checks of an idle node ended."""
+
+    node: NodeName
+    at: datetime
+    boot_id: str
+    findings: tuple[Finding, ...]
+    stopped: bool = False  #: work came, and ended them
+
+
+@dataclass(frozen=True, slots=True)
 class RegisterSeen:
     """A run's commit register was read; only what counts, newest first where cut."""
 
@@ -231,6 +242,7 @@ Observation = (
     | NodeReached
     | NodeUnreached
     | Probed
+    | Examined
     | RegisterSeen
     | RegisterSilent
     | Accused

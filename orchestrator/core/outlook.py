@@ -187,6 +187,11 @@ def burn_in(look: Look, node: Node) -> timedelta:
     return look.policy.burn_in * strictness(look, node)
 
 
+def active_every(look: Look, node: Node) -> timedelta:
+    """Return how often an idle node is examined: more often in chaos, and a lemon."""
+    return look.policy.active_every / strictness(look, node)
+
+
 def probe_every(look: Look, node: Node) -> timedelta:
     """Return how often a node is looked at: the policy's cadence, faster where more fails.
 

@@ -40,6 +40,10 @@ class Policy:
     evidence_age: timedelta = timedelta(minutes=30)  #: older evidence evicts nobody
     burn_in: timedelta = timedelta(minutes=30)  #: healthy time before a node is trusted
     probe_every: timedelta = timedelta(seconds=60)
+    active_checks: bool = True  #: on idle nodes
+    active_every: timedelta = timedelta(days=1)  #: on one node; more often where more fails
+    active_after: timedelta = timedelta(minutes=10)  #: idle for so long first
+    active_share: float = 0.25  #: of a cluster's nodes at once; max(1, ...)
     look_every: timedelta = timedelta(seconds=2)  #: agents and registers
     inventory_every: timedelta = timedelta(seconds=30)
     silence_max: timedelta = timedelta(seconds=30)  #: unreachable that long is an incident

@@ -15,6 +15,7 @@ from orchestrator.core.agents import dismiss_agents
 from orchestrator.core.custody import tend_node
 from orchestrator.core.decisions import Decision
 from orchestrator.core.eviction import evict_unfit
+from orchestrator.core.examining import examine_idle
 from orchestrator.core.fleet import Fleet
 from orchestrator.core.incidents import (
     tell,
@@ -50,6 +51,7 @@ PHASES = (
     Phase("close attempts", Kind.RUN, close_attempt),
     Phase("settle jobs", Kind.JOB, settle_job),
     Phase("place jobs", Kind.JOB, place_job, dearest_first),
+    Phase("examine idle nodes", Kind.NODE, examine_idle),
     Phase("dismiss agents", Kind.NODE, dismiss_agents),
     Phase("what is wrong with nodes", Kind.NODE, wrong_with_node),
     Phase("what is wrong with jobs", Kind.JOB, wrong_with_job),

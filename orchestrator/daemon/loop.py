@@ -20,7 +20,7 @@ from typing import Protocol
 from orchestrator.actuators.hands import Done
 from orchestrator.core.assess import assess
 from orchestrator.core.beliefs import Beliefs
-from orchestrator.core.decisions import Effect, Intent, LedgerOnly, TestPairs, key
+from orchestrator.core.decisions import Effect, Examine, Intent, LedgerOnly, TestPairs, key
 from orchestrator.core.explain import explain
 from orchestrator.core.fleet import Cluster, Fleet
 from orchestrator.core.jobs import UnlawfulStepError
@@ -343,10 +343,12 @@ class Loop:
 def pool_of(decision: Effect, fleet: Fleet) -> str:
     """Name the pool that carries a decision out: its cluster's, or the registers'.
 
-    Tests between nodes take long, and keep nobody else waiting.
+    Tests between nodes and examinations take long, and keep nobody else waiting.
     """
     if isinstance(decision, TestPairs):
         return f"{LASTING}{decision.inquiry.cluster}"
+    if isinstance(decision, Examine):
+        return f"{LASTING}{decision.cluster}"
     node = getattr(decision, "node", None)
     return fleet.nodes[node].cluster if node is not None else "registers"
 

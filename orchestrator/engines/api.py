@@ -6,7 +6,7 @@ program runs on the node whatever engine put it there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -45,6 +45,15 @@ class Engine(Protocol):
 
     def sweep(self, node: str, run: str, token: int) -> dict[str, Any]:
         """Kill what is left of `run` on the node and return the proof."""
+        ...
+
+    def examine(
+        self, node: str, argv: Sequence[str], token: int, limit: float
+    ) -> tuple[bytes, bool]:
+        """Run a command that work ends at once: its output, and whether it was ended so.
+
+        Raises `TransientError` if an agent is on the node already.
+        """
         ...
 
     def logs(self, node: str, run: str, wanted: Mapping[Which, int] | None) -> list[Piece]:

@@ -21,6 +21,7 @@ from providers.api import Run
 
 START_LIMIT = 25.0  #: seconds; the launcher itself gives up after 15
 LOOK_LIMIT = 10.0
+EXAMINE_MORE = 30.0  #: seconds, on top of what is run
 
 
 class LaunchedEngine:
@@ -54,6 +55,15 @@ class LaunchedEngine:
         if not proof.get("by"):
             raise TransientError(f"{node}: launch sweep said nothing that proves an end")
         return proof
+
+    def examine(
+        self, node: str, argv: Sequence[str], token: int, limit: float
+    ) -> tuple[bytes, bool]:
+        """Run a command that work ends at once: its output, and whether it was ended so."""
+        body = json.dumps({"argv": list(argv), "limit": limit}).encode()
+        told = ["examine", "--token", str(token)]
+        said = self._launch(node, told, stdin=body, limit=limit + EXAMINE_MORE)
+        return str(said.get("out", "")).encode(), bool(said.get("stopped"))
 
     def logs(self, node: str, run: str, wanted: Mapping[Which, int] | None) -> list[Piece]:
         """Return what ranks wrote there."""

@@ -4,12 +4,14 @@
     python -m orchestrator.runtime.launch find  --home DIR --run JOB.ATTEMPT
     python -m orchestrator.runtime.launch sweep --home DIR --run JOB.ATTEMPT --token N
     python -m orchestrator.runtime.launch logs  --home DIR --run JOB.ATTEMPT  (request on stdin)
+    python -m orchestrator.runtime.launch examine --home DIR --token N        (request on stdin)
 
 Each prints one JSON object on stdout; an error is one JSON object on stderr, with the exit code of
 its class in `orchestrator.errors`. `start` and `sweep` hold the node's lock, and refuse a token
 below the highest that the node has seen: a controller that lost its lease changes nothing here.
 `start` may be repeated: an agent of the attempt that lives is found, never doubled. Whatever an
-older attempt or agent left is killed, and proven gone, before anything new is started.
+older attempt or agent left is killed, and proven gone, before anything new is started; so is an
+examination of an idle node.
 """
 
 from __future__ import annotations
@@ -25,7 +27,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from orchestrator.errors import HoldfastError, PermanentError, TransientError
-from orchestrator.runtime import guard, interfaces, porter, processes, ranklogs, staging
+from orchestrator.runtime import (
+    examination,
+    guard,
+    interfaces,
+    porter,
+    processes,
+    ranklogs,
+    staging,
+)
 from orchestrator.runtime import spec as specs
 from orchestrator.runtime.cgroup import ControlGroup
 from orchestrator.runtime.place import (
@@ -38,7 +48,7 @@ from orchestrator.runtime.place import (
     write_atomically,
     write_json,
 )
-from orchestrator.runtime.processes import Target
+from orchestrator.runtime.processes import Target, living_agent
 from orchestrator.runtime.spec import AgentSpec
 
 LOCK_LIMIT = 12.0  #: seconds to wait for another launcher
@@ -88,19 +98,6 @@ def sweep(place: Place, token: int) -> Said:
         if proof is None or killed:
             proof = _prove(place, f"swept for token {token}")
         return proof
-
-
-def living_agent(place: Place) -> Said | None:
-    """Return the `agent.json` of an agent that lives, with its guard; None otherwise.
-
-    An agent without its guard is about to end its ranks and itself.
-    """
-    said = read_json(place.agent)
-    if said is None:
-        return None
-    pids = (said.get("pid"), said.get("guard_pid"))
-    both = all(isinstance(pid, int) and processes.alive(pid, place.marker) for pid in pids)
-    return said if both else None
 
 
 def _accept(home: Path, token: int) -> None:
@@ -241,14 +238,14 @@ def _read_input() -> Any:
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="orchestrator.runtime.launch", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
-    for verb in ("start", "find", "sweep", "logs"):
+    for verb in ("start", "find", "sweep", "logs", "examine"):
         one = verbs.add_parser(verb)
         one.add_argument("--home", required=True, type=Path)
         if verb == "start":
             one.add_argument("--agent", default=guard.AGENT, help=argparse.SUPPRESS)
-        else:
+        elif verb != "examine":
             one.add_argument("--run", required=True)
-        if verb == "sweep":
+        if verb in ("sweep", "examine"):
             one.add_argument("--token", required=True, type=int)
     return parser.parse_args(argv)
 
@@ -257,6 +254,8 @@ def _answer(asked: argparse.Namespace) -> Said:
     home = Path(os.path.realpath(asked.home))
     if asked.verb == "start":
         return start(home, _read_spec(), asked.agent)
+    if asked.verb == "examine":
+        return examination.examine(home, asked.token, _read_input())
     place = Place(home, specs.check_run(asked.run))
     match asked.verb:
         case "find":

@@ -18,10 +18,11 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from orchestrator.errors import TransientError
 from orchestrator.runtime.cgroup import ControlGroup
-from orchestrator.runtime.place import places
+from orchestrator.runtime.place import Place, places, read_json
 
 PROC = Path("/proc")
 DEAD = frozenset("ZXx")  #: states of a process that runs no more
@@ -246,3 +247,16 @@ def sweep_home(home: Path, target: Target, *, limit: float) -> int:
     for group in groups:
         group.remove()
     return killed
+
+
+def living_agent(place: Place) -> dict[str, Any] | None:
+    """Return the `agent.json` of an agent that lives, with its guard; None otherwise.
+
+    An agent without its guard is about to end its ranks and itself.
+    """
+    said = read_json(place.agent)
+    if said is None:
+        return None
+    pids = (said.get("pid"), said.get("guard_pid"))
+    both = all(isinstance(pid, int) and alive(pid, place.marker) for pid in pids)
+    return said if both else None

@@ -307,6 +307,8 @@ class Controller:
         times = self.world.plan.times
         if key.startswith("act TestPairs"):
             return times.test_pairs
+        if key.startswith("act Examine"):
+            return times.examine
         return times.start_agent if key.startswith("act StartAgent") else times.act
 
     def call(self) -> None:

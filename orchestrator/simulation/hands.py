@@ -15,6 +15,7 @@ from orchestrator.actuators.specs import wire_grant
 from orchestrator.core.decisions import (
     AppendFence,
     Effect,
+    Examine,
     GiveGrant,
     Repair,
     StartAgent,
@@ -26,7 +27,7 @@ from orchestrator.core.decisions import (
 from orchestrator.core.fleet import Fleet
 from orchestrator.core.jobs import Attempt, SeatGrant
 from orchestrator.core.nodes import JobName, NodeName
-from orchestrator.core.observations import AgentGone, Observation, PairRate, PairsTested
+from orchestrator.core.observations import AgentGone, Examined, Observation, PairRate, PairsTested
 from orchestrator.errors import PermanentError, TransientError
 from orchestrator.runtime.grants import Grant
 from orchestrator.runtime.lineage import Fence, Record
@@ -81,6 +82,13 @@ class SimHands:
                 at = moment(self.world.now + self.skew())
                 tested: Observation = PairsTested(inquiry, number, rates, at)
                 return Done(f"{len(rates)} pairs tested", (tested,))
+            case Examine(node=node):
+                machine, now = self.world.machines[node], self.world.now
+                if not machine.reachable:
+                    raise TransientError(f"{node}: no route to host")
+                at = moment(now + self.skew())
+                found: Observation = Examined(node, at, machine.boot_id, machine.findings(now))
+                return Done("examined", (found,))
             case _:
                 assert_never(decision)
 

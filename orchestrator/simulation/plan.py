@@ -108,6 +108,7 @@ class Times:
     cold: float = 60.0  #: longer, if a node of the new gang had no warm agent
     start_agent: float = 2.0
     test_pairs: float = 8.0  #: a round of tests between nodes
+    examine: float = 120.0  #: active checks of an idle node
     act: float = 0.2  #: any other act of the controller
     boot: float = 180.0  #: of a machine that was told to reboot and is well
 

@@ -95,11 +95,11 @@ def test_when_no_test_comes_about_people_are_told_of_a_shared_cause() -> None:
 
 
 def test_a_job_has_so_many_localisations_an_hour_and_no_more() -> None:
-    world = gang(localisations_per_hour=2)
-    for _ in range(4):
+    world = gang(localisations_per_hour=1)
+    for _ in range(2):
         world.end_generation("train", Cause.HANG)
         world.run(12)
-    assert len({one.occasion for one in rounds(world)}) == 2
+    assert len({one.occasion for one in rounds(world)}) == 1
 
 
 def test_no_links_are_tested_where_the_policy_says_so() -> None:

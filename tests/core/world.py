@@ -15,6 +15,7 @@ from orchestrator.core.decisions import (
     AppendFence,
     Decision,
     Effect,
+    Examine,
     GiveGrant,
     LedgerOnly,
     Repair,
@@ -42,6 +43,7 @@ from orchestrator.core.observations import (
     AgentGone,
     AgentSeen,
     AgentSilent,
+    Examined,
     InventorySeen,
     MachineSeen,
     NodeReached,
@@ -120,6 +122,7 @@ class SimNode:
     serials: tuple[str, ...] = ()
     unlisted: bool = False
     findings: list[Finding] = field(default_factory=list)
+    hidden: list[Finding] = field(default_factory=list)  #: what only active checks find
     agents: dict[tuple[str, int], SimAgent] = field(default_factory=dict)
     gone: dict[tuple[str, int], str] = field(default_factory=dict)
 
@@ -320,6 +323,10 @@ class World:
                 self._seen.append(AgentGone(node, job, attempt, self.fleet.now, "swept"))
             case Repair(node=node, step=step):
                 self._repair(node, step)
+            case Examine(node=node):
+                boot, stopped = f"{node}/{self._reach(node).boot}", bool(self._reach(node).agents)
+                found = tuple(replace(one, boot_id=boot) for one in self.nodes[node].hidden)
+                self._seen.append(Examined(node, self.fleet.now, boot, found, stopped))
             case TestPairs(inquiry=inquiry, round=number, pairs=pairs):
                 rates = tuple(PairRate(*pair, self._rate(pair)) for pair in pairs)
                 self._seen.append(PairsTested(inquiry, number, rates, self.fleet.now))

@@ -155,6 +155,7 @@ class DreamEngine:
 
     started: list[str] = field(default_factory=list)
     swept: list[str] = field(default_factory=list)
+    examined: list[str] = field(default_factory=list)
     fails: Exception | None = None
     found: Found = field(default_factory=lambda: Found(None, None, "b1"))
 
@@ -170,6 +171,12 @@ class DreamEngine:
     def sweep(self, node: str, run: str, token: int) -> dict[str, Any]:
         self.swept.append(f"{node} {run} {token}")
         return {"by": "sweep", "why": "asked"}
+
+    def examine(
+        self, node: str, argv: Sequence[str], token: int, limit: float
+    ) -> tuple[bytes, bool]:
+        self.examined.append(node)
+        return b"", False
 
     def logs(self, node: str, run: str, wanted: Mapping[Which, int] | None) -> list[Piece]:
         return []

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import HoldfastError
-from orchestrator.runtime import grants, launch, processes
+from orchestrator.runtime import grants, processes
 from orchestrator.runtime.place import Place, read_json
+from orchestrator.runtime.processes import living_agent
 from tests.runtime.steadygangs import SteadyGang
 from tests.runtime.trees import wait_for
 
@@ -122,10 +123,10 @@ class Schedule:
             self._heal()
         except HoldfastError:  # one more died meanwhile, or is about to
             return False
-        return all(launch.living_agent(self.place(node)) for node in sorted(self.gang.seats))
+        return all(living_agent(self.place(node)) for node in sorted(self.gang.seats))
 
     def _heal(self) -> None:
-        dead = [n for n in sorted(self.gang.seats) if launch.living_agent(self.place(n)) is None]
+        dead = [n for n in sorted(self.gang.seats) if living_agent(self.place(n)) is None]
         for place in map(self.place, dead):
             wait_for(partial(is_clear, place), limit=30)
         if not dead:
