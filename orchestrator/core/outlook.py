@@ -11,7 +11,7 @@ and quarantine are.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from math import sqrt
@@ -192,15 +192,24 @@ def active_every(look: Look, node: Node) -> timedelta:
     return look.policy.active_every / strictness(look, node)
 
 
-def probe_every(look: Look, node: Node) -> timedelta:
-    """Return how often a node is looked at: the policy's cadence, faster where more fails.
+def hurry(phases: Phases) -> float:
+    """Return how many times as often as usual nodes of a cohort are looked at.
 
     The square root law of checkpoints holds for probes too: cost per look against time unseen.
     """
-    one = outlook_of(look, node)
-    calm = one.phases.base_rate
-    faster = min(PROBE_FASTER_MAX, max(1.0, sqrt(one.rate / calm)))
-    return look.policy.probe_every / faster
+    return min(PROBE_FASTER_MAX, max(1.0, sqrt(phases.rate / phases.base_rate)))
+
+
+def hurries(beliefs: Mapping[str, CohortBelief], now: datetime) -> dict[str, float]:
+    """Return that of every cohort, by "cluster/cohort": for whoever looks at nodes."""
+    bases = {key: (one.provider, one.phases.base()) for key, one in sorted(beliefs.items())}
+    found = {}
+    for key, belief in sorted(beliefs.items()):
+        others = [
+            base for other, (of, base) in bases.items() if of == belief.provider and other != key
+        ]
+        found[key] = hurry(belief.phases.informed(pooled(others)).at(now))
+    return found
 
 
 # --- attempts -------------------------------------------------------------------------------

@@ -6,13 +6,15 @@ Observers do the looking; what they saw goes back to the loop by `post`. Nothing
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
+from orchestrator.core.cohorts import cohort_key
 from orchestrator.core.fleet import Fleet
 from orchestrator.core.jobs import OVER, AttemptState
-from orchestrator.core.nodes import ClusterName, JobName, NodeName, NodeState
+from orchestrator.core.nodes import ClusterName, JobName, Node, NodeName, NodeState
 from orchestrator.core.observations import AgentSeen, Observation, RegisterSilent
+from orchestrator.core.outlook import hurries
 from orchestrator.daemon.clock import Clock
 from orchestrator.daemon.pools import Pools
 from orchestrator.daemon.rhythm import CLOSER, Bell
@@ -25,6 +27,7 @@ from orchestrator.observers.registers import read_register
 from orchestrator.observers.reports import Asked, ask_agent
 from orchestrator.runtime.register import Register
 
+NO_HURRY: Mapping[str, float] = {}
 Post = Callable[[tuple[Observation, ...]], None]
 
 
@@ -39,6 +42,7 @@ class Eyes:
     post: Post
     register: Callable[[JobName, Fleet], Register]
     probe_every: timedelta
+    hurries: dict[str, float] = field(default_factory=dict)  #: by cohort: how often to look
     recorded: dict[str, int] = field(default_factory=dict)  #: agent nonce -> highest note
 
     def look(self, bell: Bell, fleet: Fleet, token: int) -> None:
@@ -49,9 +53,13 @@ class Eyes:
                     self._list(site)
             case Bell.AGENTS:
                 for asked in agents_to_ask(fleet, self.recorded):
-                    self._ask(fleet.nodes[asked.node].cluster, asked, token)
+                    node = fleet.nodes[asked.node]
+                    every = self.sites[node.cluster].health_every
+                    every /= hurry_of(node, self.hurries)
+                    self._ask(node.cluster, replace(asked, health_seconds=every), token)
             case Bell.PROBES:
-                for node in nodes_to_probe(fleet, self.probe_every):
+                self.hurries = hurries(fleet.beliefs.cohorts, fleet.now)
+                for node in nodes_to_probe(fleet, self.probe_every, self.hurries):
                     self._probe(fleet, node)
             case Bell.REGISTERS:
                 for job in registers_to_read(fleet):
@@ -119,17 +127,26 @@ def agents_to_ask(fleet: Fleet, recorded: Mapping[str, int]) -> Iterator[Asked]:
             yield Asked(node, attempt.job, attempt.number, address, confirm, heard, every)
 
 
-def nodes_to_probe(fleet: Fleet, every: timedelta) -> Iterator[NodeName]:
+def hurry_of(node: Node, hurries: Mapping[str, float]) -> float:
+    """Return how many times as often as usual a node is looked at: by the phase of its cohort."""
+    return hurries.get(cohort_key(node.cluster, node.cohort), 1.0)
+
+
+def nodes_to_probe(
+    fleet: Fleet, every: timedelta, hurries: Mapping[str, float] = NO_HURRY
+) -> Iterator[NodeName]:
     """Yield the nodes whose health no agent reports and whose probe is due.
 
-    Those in burn-in are always due: they wait for it. The others once within `every`, those on
-    probation `CLOSER` times as often. One that is being repaired tells so that it booted anew.
+    Those in burn-in are always due: they wait for it. The others once within `every`, sooner where
+    more fails (`outlook.hurries`), those on probation `CLOSER` times as often. One that is being
+    repaired tells so that it booted anew.
     """
     idle = {NodeState.PROBATION, NodeState.SPARE, NodeState.QUARANTINED, NodeState.REPAIRING}
     for name, node in sorted(fleet.nodes.items()):
         belief = fleet.beliefs.nodes.get(name)
         last = belief.probed_at if belief else None
-        wait = every / CLOSER if node.state is NodeState.PROBATION else every
+        closer = float(CLOSER) if node.state is NodeState.PROBATION else 1.0
+        wait = every / max(closer, hurry_of(node, hurries))
         due = last is None or fleet.now >= last + wait
         if node.state is NodeState.BURN_IN or (node.state in idle and due):
             yield name

@@ -38,6 +38,7 @@ class Asked:
     confirm: int  #: highest of its notes that the ledger holds
     heard: float | None = None  #: `at` of its last report that the ledger holds
     save_seconds: float | None = None  #: wanted between two durable checkpoints, if decided
+    health_seconds: float | None = None  #: wanted between two runs of its health checks
 
     @property
     def run(self) -> str:
@@ -94,6 +95,8 @@ def _ask(site: Site, asked: Asked, address: AgentAddress, key: str, token: int) 
         body["heard"] = asked.heard  # its clock for `stop_after` starts at an answer we kept
     if asked.save_seconds is not None:
         body["save_seconds"] = asked.save_seconds  # with every look: whoever is new learns it too
+    if asked.health_seconds is not None:
+        body["health_seconds"] = asked.health_seconds
     report = reports.decode(site.call(asked.node, address, key, body, timeout=ASK_LIMIT))
     if (report.node, report.job, report.attempt) != (asked.node, asked.job, asked.attempt):
         raise PermanentError(f"{asked.node}: another agent answered: {report.node} {report.job}")

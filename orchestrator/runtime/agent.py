@@ -432,6 +432,7 @@ class Agent:
         if sent_at is not None:
             self._feed(t.Confirmed(sent_at))
         self._pace(body.get("save_seconds"))
+        self._checkups.pace(body.get("health_seconds"))
         report = self._report()
         self._notes.answered(report.notes, report.at, now)
         return reports.encode(report)

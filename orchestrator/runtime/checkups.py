@@ -24,6 +24,7 @@ from orchestrator.runtime.spec import AgentSpec
 
 BYTES_MAX = 64 * 1024  #: of output of one run
 FINDINGS_MAX = 200
+EVERY_MIN, EVERY_MAX = 0.2, 86_400.0  #: seconds between two runs that may be asked for
 
 
 class Checkups:
@@ -34,9 +35,17 @@ class Checkups:
         self._spec, self._selector = spec, selector
         self._child: subprocess.Popen[bytes] | None = None
         self._out = bytearray()
+        self._every = spec.health_every
         self._next_at = 0.0
         self._limit_at = 0.0
         self.findings: tuple[Mapping[str, Any], ...] = ()
+
+    def pace(self, seconds: Any) -> None:
+        """Run so often from now on: the controller says so, by how much fails."""
+        plain = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+        if plain and EVERY_MIN <= seconds <= EVERY_MAX and seconds != self._every:
+            self._every = float(seconds)
+            self._next_at = min(self._next_at, time.monotonic() + self._every)
 
     def tend(self, now: float) -> None:
         """Start a run that is due, end one that takes too long. Never blocks."""
@@ -49,7 +58,7 @@ class Checkups:
             self._finish(f"no answer within {self._spec.health_limit:g} s")
 
     def _start(self, now: float) -> None:
-        self._next_at = now + self._spec.health_every
+        self._next_at = now + self._every
         self._limit_at = now + self._spec.health_limit
         self._out.clear()
         parent = os.getpid()

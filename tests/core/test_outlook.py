@@ -247,8 +247,13 @@ def test_burn_in_probation_and_probes_are_stricter_in_chaos() -> None:
     chaotic = outlook.outlook_of(wild, one).chaotic
     assert chaotic
     assert outlook.burn_in(wild, one) > Policy().burn_in
-    assert outlook.probe_every(wild, one) < outlook.probe_every(calm, one)
-    assert outlook.probe_every(calm, one) <= Policy().probe_every
+    assert 1 <= outlook.hurry(outlook.outlook_of(calm, one).phases) < 2
+    assert outlook.hurry(outlook.outlook_of(wild, one).phases) > 2
+    assert outlook.active_every(wild, one) < outlook.active_every(calm, one)
+    assert outlook.active_every(calm, one) == Policy().active_every
+    for look, low, high in ((calm, 1.0, 2.0), (wild, 2.0, outlook.PROBE_FASTER_MAX)):
+        (found,) = outlook.hurries(look.fleet.beliefs.cohorts, look.fleet.now).values()
+        assert low <= found <= high
     assert outlook.strictness(wild, one) > outlook.strictness(calm, one) == 1
     assert trial_length(wild, one) > trial_length(calm, one)
 

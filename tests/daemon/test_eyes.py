@@ -10,7 +10,7 @@ from orchestrator.core.fleet import Fleet
 from orchestrator.core.jobs import AttemptState, JobSpec, JobState
 from orchestrator.core.nodes import HELD_BACK, IDLE, JobName, NodeName, NodeState
 from orchestrator.core.observations import AgentSeen
-from orchestrator.daemon.eyes import agents_to_ask, nodes_to_probe, registers_to_read
+from orchestrator.daemon.eyes import agents_to_ask, hurry_of, nodes_to_probe, registers_to_read
 from orchestrator.daemon.rhythm import Bell, rhythm
 from orchestrator.runtime.reports import Note
 from tests.core.world import QUICK, World
@@ -100,6 +100,20 @@ def test_a_spare_is_probed_once_in_a_while_and_a_burn_in_whenever_it_may() -> No
     assert name in set(nodes_to_probe(replace(third, nodes=on_trial), minute))
     earning = {name: replace(fleet.nodes[name], state=NodeState.BURN_IN)}
     assert name in set(nodes_to_probe(replace(early, nodes=earning), minute))
+
+
+def test_nodes_of_a_cohort_that_fails_more_are_probed_sooner() -> None:
+    fleet = running().fleet
+    name = next(one for one, node in fleet.nodes.items() if node.state is NodeState.SPARE)
+    node, probed_at = fleet.nodes[name], fleet.beliefs.nodes[name].probed_at
+    assert probed_at is not None
+    third = replace(fleet, now=probed_at + timedelta(seconds=20))
+    minute, cohort = timedelta(minutes=1), f"{node.cluster}/{node.cohort}"
+    assert name not in set(nodes_to_probe(third, minute, {"ash/other": 4.0}))
+    assert name not in set(nodes_to_probe(third, minute, {cohort: 2.0}))
+    assert name in set(nodes_to_probe(third, minute, {cohort: 3.0}))
+    assert hurry_of(node, {cohort: 3.0}) == 3.0
+    assert hurry_of(node, {}) == 1.0
 
 
 def test_a_short_burn_in_is_looked_at_often_enough_to_end() -> None:

@@ -334,6 +334,39 @@ def test_a_run_that_gave_no_whole_answer_is_unknown(script: str, limit: float, s
     assert says in finding["evidence"]
 
 
+def test_checks_are_run_as_often_as_the_controller_says(tmp_path: Path) -> None:
+    script = f"open({str(tmp_path / 'runs')!r}, 'a').write('x'); print('{{\"coverage\": {{}}}}')"
+    spec = AgentSpec(
+        node="a",
+        job="j",
+        attempt=1,
+        token=1,
+        key=KEY,
+        command=("true",),
+        workdir="/",
+        health=(sys.executable, "-c", script),
+        health_every=3600.0,
+        health_limit=60.0,
+    )
+    with selectors.DefaultSelector() as selector:
+        made = Checkups(spec, selector)
+
+        def runs() -> int:
+            made.tend(time.monotonic())
+            for key, mask in selector.select(0.01):
+                key.data(mask)
+            return (tmp_path / "runs").exists() and len((tmp_path / "runs").read_text())
+
+        wait_for(lambda: runs() == 1)
+        for nonsense in (None, "1", True, 0, -1.0, 1e9, float("nan")):
+            made.pace(nonsense)
+        wait_for(lambda: runs() == 1)
+        made.pace(0.3)
+        wait_for(lambda: runs() >= 3, limit=60)
+        made.close()
+    wait_for(lambda: checkups.bury() == 0)
+
+
 def test_checks_that_cannot_be_started_are_unknown() -> None:
     spec = AgentSpec(
         node="a",
