@@ -59,8 +59,8 @@ class Eyes:
                     self._ask(node.cluster, replace(asked, health_seconds=every), token)
             case Bell.PROBES:
                 self.hurries = hurries(fleet.beliefs.cohorts, fleet.now)
-                for node in nodes_to_probe(fleet, self.probe_every, self.hurries):
-                    self._probe(fleet, node)
+                for name in nodes_to_probe(fleet, self.probe_every, self.hurries):
+                    self._probe(fleet, name)
             case Bell.REGISTERS:
                 for job in registers_to_read(fleet):
                     self._read(job, fleet)
