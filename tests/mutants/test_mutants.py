@@ -107,6 +107,8 @@ def test_the_quickest_test_of_a_line_comes_first_and_a_constant_is_for_all() -> 
     assert seen.tests("f.py", frozenset({1})) == ["quick", "other", "slow"]
     assert seen.tests("g.py", frozenset({3})) == []
     assert seen.tests("f.py", frozenset({3}), within=1.0) == ["quick"]
+    own = CoverageMap({"a/f.py": {3: frozenset({"test_f.py::x", "quick"})}}, {"test_f.py::x": 2.0})
+    assert own.tests("a/f.py", frozenset({3})) == ["test_f.py::x", "quick"]
 
 
 def _strings(tree: ast.Module) -> set[str]:

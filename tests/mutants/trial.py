@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import select
 import signal
 from collections.abc import Callable
@@ -15,7 +16,8 @@ from orchestrator.runtime.kernel import die_with
 from tests.mutants.mutant import Mutant
 from tests.mutants.planting import plant
 
-LIMIT = 600.0  #: seconds; a mutant that hangs that long was noticed
+LIMIT = 600  #: seconds of CPU; a mutant that takes more hangs, and was noticed
+SLEEPS = 7_200.0  #: seconds until a child that uses no CPU is given up, on however busy a machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +92,13 @@ class Soak:
         return ""
 
 
-def forked(work: Callable[[], str], limit: float = LIMIT) -> str:
+def forked(work: Callable[[], str], limit: float = SLEEPS) -> str:
     """Do something in a fork of this process; returns its word, or that it hung or raised."""
     reading, writing = os.pipe()
     parent, child = os.getpid(), os.fork()
     if child == 0:
         die_with(parent)
+        resource.setrlimit(resource.RLIMIT_CPU, (LIMIT, LIMIT + 5))
         _tell(writing, work)
     os.close(writing)
     with os.fdopen(reading, "rb") as pipe:
