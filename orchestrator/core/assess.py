@@ -69,6 +69,8 @@ KEPT = frozenset(
 STALL = "suspected"  #: of these the newest of each rank is remembered: the stacks of a gang
 STALLS_MAX = 16  #: of one agent
 BOOTS_MAX = 4  #: boots remembered per node
+CLOCK_STEP = timedelta(seconds=15)  #: of what a node's clock is corrected by
+DATED_MAX = timedelta(days=30)  #: age of a finding, on its node's clock, that is corrected
 FORGET = timedelta(days=1)  #: an agent proven gone, an accusation: forgotten after that long
 NEVER = datetime.max.replace(tzinfo=UTC)
 ACCUSED_MAX = 16  #: accusations remembered per node
@@ -361,7 +363,7 @@ def _rank(boot: Boot) -> tuple[bool, bool, datetime, str]:
 def _probed(node: NodeBelief, probe: Probed) -> NodeBelief:
     probed_at = probe.at if probe.complete else None
     node = _booted(node, probe.boot_id, probe.at, probed_at, own=True)
-    named = [_told(f, probe.boot_id, probe.at) for f in probe.findings]
+    named = [_told(f, probe) for f in probe.findings]
     for finding in named:
         if _explicit(finding) and finding.boot_id == probe.boot_id:
             node = signed(node, probe.at, "fault")
@@ -406,11 +408,23 @@ def _present(node: NodeBelief) -> tuple[str, ...]:
     return ("", node.boots[-1].id) if node.boots else ("",)
 
 
-def _told(finding: Finding, boot_id: str, at: datetime) -> Finding:
-    """Enter when we were told; a node whose clock is ahead found nothing in the future."""
-    observed_at = min(finding.observed_at, at)
-    boot_id = finding.boot_id or boot_id
-    return replace(finding, boot_id=boot_id, observed_at=observed_at, told_at=at)
+def _told(finding: Finding, probe: Probed) -> Finding:
+    """Enter when we were told, and on our clock when it was found: never in the future."""
+    observed_at = min(finding.observed_at + _behind(finding, probe), probe.at)
+    boot_id = finding.boot_id or probe.boot_id
+    return replace(finding, boot_id=boot_id, observed_at=observed_at, told_at=probe.at)
+
+
+def _behind(finding: Finding, probe: Probed) -> timedelta:
+    """Return how far the clock that dated a finding is behind ours (ahead: negative).
+
+    In steps, so that a finding that is told again and again keeps its moment: how long an answer
+    was on its way is different each time. What a node calls older than `DATED_MAX`, or to come, is
+    left as it is: its clock was another one then.
+    """
+    if probe.clock_at is None or abs(probe.clock_at - finding.observed_at) > DATED_MAX:
+        return timedelta(0)
+    return round((probe.at - probe.clock_at) / CLOCK_STEP) * CLOCK_STEP
 
 
 def _weight(finding: Finding | None) -> tuple[bool, float, int, str, float]:

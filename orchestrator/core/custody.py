@@ -8,6 +8,7 @@ service but through burn-in.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from orchestrator.core.decisions import EndTrial, MoveNode, Repair, RepairStep
@@ -113,12 +114,24 @@ def waits_for_fleet(look: Look, node: Node) -> bool:
     return not begun and fleet_spent(look)
 
 
-def hold_back(look: Look, node: Node, judgement: Judgement, reason: str, counts: str = "") -> None:
-    """Put a node into quarantine for what its checks say; its machine's history remembers."""
+def hold_back(
+    look: Look,
+    node: Node,
+    judgement: Judgement,
+    reason: str,
+    counts: str = "",
+    *,
+    trained: bool = False,
+) -> None:
+    """Put a node into quarantine for what its checks say; its machine's history remembers.
+
+    `trained`: its gang made steps on it until now.
+    """
     gravest = judgement.evidence[0]
     fault = (gravest.detector, gravest.serial)
     end = S.QUARANTINED
-    look.do(MoveNode(node.name, node.state, end, reason, None, None, counts, *fault))
+    move = MoveNode(node.name, node.state, end, reason, None, None, counts, *fault)
+    look.do(replace(move, trained=trained))
 
 
 def _burn_in(look: Look, node: Node) -> None:

@@ -76,6 +76,7 @@ class MoveNode:
     serial: str = ""  #: of the component that is blamed
     step: RepairStep | None = None  #: into REPAIRING: the step of the ladder to be taken
     acquitted: bool = False  #: the last trouble was none: said by the checks it passed
+    trained: bool = False  #: out of a gang that made steps on it: remembered with the fault
 
 
 @dataclass(frozen=True, slots=True)

@@ -256,7 +256,8 @@ def _remembered(node: Node, decision: MoveNode, at: datetime) -> History:
     """Return what the machine's history says after a move: its trouble, its repair, its pardon."""
     history = node.history
     if decision.end in HELD_BACK and node.state not in HELD_BACK and decision.fault:
-        history = history.troubled(at, decision.fault, decision.serial)
+        known = (decision.fault, decision.serial)
+        history = history.troubled(at, *known, trained=decision.trained)
     if decision.step is not None:
         history = history.stepped(at, decision.step, decision.fault)
     return history.acquitted(at) if decision.acquitted else history

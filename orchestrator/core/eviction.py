@@ -24,8 +24,12 @@ from orchestrator.core.look import HOUR, LIVE, Look
 from orchestrator.core.nodes import Node, NodeState
 from orchestrator.core.observations import Accused
 from orchestrator.core.placement import spares
-from orchestrator.core.verdicts import Verdict
+from orchestrator.core.verdicts import Channel, FaultClass, Finding, Severity, Verdict
+from orchestrator.runtime.lineage import Cause
 from orchestrator.runtime.reports import Stage
+
+ENDS_MIN = 2  #: generations that ended through one node and reached no checkpoint
+RANKS_DIED = frozenset({Cause.RANK_EXIT, Cause.RANK_STOPPED})  #: a hang says nothing of a node
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +49,8 @@ def evict_unfit(look: Look, attempt: Attempt) -> None:
         if stays(look, attempt, node, judgement) is None and refusal(look, node) is None:
             instead = _replacement(look, attempt, node)
             reason = f"from {attempt.job}: {judgement.words}; {instead}"
-            hold_back(look, node, judgement, reason, counts="eviction")
+            trained = trains_on(look, attempt, node)
+            hold_back(look, node, judgement, reason, counts="eviction", trained=trained)
     if not condemned:
         _evict_suspects(look, attempt)
 
@@ -58,7 +63,7 @@ def weigh(look: Look, attempt: Attempt) -> Weighed:
 
 def _weigh(look: Look, attempt: Attempt) -> Weighed:
     seats = look.seats(attempt)
-    judged = [(node, fresh(look, node)) for node in seats]
+    judged = [(node, _borne_out(look, attempt, node, fresh(look, node))) for node in seats]
     named = [(node, one) for node, one in judged if one.explicit]
     doubted = [(node, one) for node, one in judged if one.evidence and not one.explicit]
     if len(doubted) > shared_from(look, len(seats)):
@@ -76,6 +81,35 @@ def fresh(look: Look, node: Node) -> Judgement:
     told = judgement.evidence
     kept = tuple(one for one in told if look.recent(one.told_at or one.observed_at, age))
     return judgement if len(kept) == len(told) else conclude(kept, look.acting())
+
+
+def _borne_out(look: Look, attempt: Attempt, node: Node, judgement: Judgement) -> Judgement:
+    """Add what the gang's own record says of a suspect: it is a channel of its own.
+
+    A gang that ended through the same node again and again, with no checkpoint in between, says so
+    independently of that node's checks. Alone it accuses nobody: the fault may be the job's.
+    """
+    if judgement.explicit or not judgement.evidence:
+        return judgement
+    seen = look.register(attempt.job).seen
+    if seen is None:
+        return judgement
+    since = seen.commit.seq if seen.commit is not None else 0
+    ends = [one.because for one in seen.generations if one.seq > since]
+    through = [one for one in ends if one.node == node.name and one.cause in RANKS_DIED]
+    if len(through) < ENDS_MIN:
+        return judgement
+    record = Finding(
+        check="generations",
+        component="host",
+        severity=Severity.WARNING,
+        fault=FaultClass.HARDWARE,
+        evidence=f"{len(through)} generations of {attempt.job} in a row ended through it",
+        channel=Channel.GANG,
+        observed_at=seen.at,
+        told_at=seen.at,
+    )
+    return conclude((*judgement.evidence, record), look.acting())
 
 
 def refusal(look: Look, node: Node, more: int = 1) -> str | None:
@@ -103,15 +137,19 @@ def stays(look: Look, attempt: Attempt, node: Node, judgement: Judgement) -> str
     """
     if judgement.explicit or node.state is not NodeState.IN_USE:
         return None
-    spec, gang = look.job(attempt.job).spec, read_gang(look, attempt)
+    spec = look.job(attempt.job).spec
     others = len(look.seats(attempt)) - 1 + len(spares(look, attempt.cluster, spec))
-    if others >= spec.nodes_min:
-        return None
-    ranks = [gang.reports.get(name) for name in gang.members]
-    trains = bool(ranks) and all(one is not None and one.stage is Stage.RUNNING for one in ranks)
-    if not trains or node.name not in gang.members or gang.missed:
+    if others >= spec.nodes_min or not trains_on(look, attempt, node):
         return None
     return "its gang trains on and nobody can take its place"
+
+
+def trains_on(look: Look, attempt: Attempt, node: Node) -> bool:
+    """Say whether a gang runs with this node in it, as all its members tell, and misses nobody."""
+    gang = read_gang(look, attempt)
+    ranks = [gang.reports.get(name) for name in gang.members]
+    running = all(one is not None and one.stage is Stage.RUNNING for one in ranks)
+    return running and node.name in gang.members and not gang.missed
 
 
 def suspects(look: Look, attempt: Attempt) -> tuple[Node, ...]:

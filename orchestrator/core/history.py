@@ -43,6 +43,7 @@ class Trouble:
     fault: str  #: the detector ("xid:79") or one of the words above
     serial: str = ""  #: of the component that was blamed, where it is known
     acquitted_at: datetime | None = None  #: it passed its checks: the suspicion was wrong
+    trained: bool = False  #: its gang made steps on it until it was taken out
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +72,11 @@ class History:
         done = bool(self.steps) and self.steps[-1].at >= last.at
         return last.acquitted_at is None and not done
 
-    def troubled(self, at: datetime, fault: str, serial: str = "") -> History:
+    def troubled(
+        self, at: datetime, fault: str, serial: str = "", *, trained: bool = False
+    ) -> History:
         """Return the history after one more trouble."""
-        troubles = (*self.troubles, Trouble(at, fault, serial))[-TROUBLES_MAX:]
+        troubles = (*self.troubles, Trouble(at, fault, serial, trained=trained))[-TROUBLES_MAX:]
         return replace(self, troubles=troubles)
 
     def stepped(self, at: datetime, step: RepairStep, fault: str) -> History:

@@ -113,6 +113,7 @@ class Probed:
     boot_id: str
     findings: tuple[Finding, ...]
     complete: bool  #: expected = passed + failed + skipped(reason)
+    clock_at: datetime | None = None  #: what the node's own clock said at `at`; None: not told
 
 
 @dataclass(frozen=True, slots=True)

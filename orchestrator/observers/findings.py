@@ -37,6 +37,14 @@ def parse(body: Mapping[str, Any]) -> Finding | None:
         return None
 
 
+def moment(seconds: float) -> datetime | None:
+    """Return what a node's clock said as a moment; None for what no clock says."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
 def parse_all(bodies: Iterable[Any]) -> tuple[Finding, ...]:
     """Return what can be read, newest per key, sorted by key."""
     found: dict[tuple[str, str, str], Finding] = {}

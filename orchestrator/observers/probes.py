@@ -22,4 +22,5 @@ def probe_node(site: Site, node: NodeName, boot_id: str, now: datetime) -> Probe
         return not_reached(node, error, now)
     findings, complete = parse_output(ended.out)
     seen_boot = next((finding.boot_id for finding in findings if finding.boot_id), boot_id)
-    return Probed(node, now, seen_boot, findings, complete)
+    clock_at = max((finding.observed_at for finding in findings), default=None)
+    return Probed(node, now, seen_boot, findings, complete, clock_at if complete else None)

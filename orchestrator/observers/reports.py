@@ -18,7 +18,7 @@ from orchestrator.core.observations import (
 from orchestrator.engines.api import AgentAddress, Found
 from orchestrator.engines.site import Keys, Site
 from orchestrator.errors import HoldfastError, PermanentError, TransientError
-from orchestrator.observers.findings import parse_all
+from orchestrator.observers.findings import moment, parse_all
 from orchestrator.observers.strangers import not_reached
 from orchestrator.runtime import reports
 from orchestrator.runtime.reports import AgentReport
@@ -108,4 +108,6 @@ def _seen(asked: Asked, report: AgentReport, now: datetime) -> tuple[Observation
     if not report.findings:
         return (seen,)
     findings = parse_all(report.findings)
-    return (seen, Probed(asked.node, now, report.boot_id, findings, complete=True))
+    clock_at = moment(report.at)
+    looked = Probed(asked.node, now, report.boot_id, findings, complete=True, clock_at=clock_at)
+    return (seen, looked)

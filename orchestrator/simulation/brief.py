@@ -8,7 +8,7 @@ compares what becomes of equal worlds.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 
 from orchestrator.core.jobs import JobSpec
@@ -171,7 +171,7 @@ class BriefGang:
             generation=self.generation,
             members=self.members,
             lost=lost,
-            failure={"fingerprint": self.because.fingerprint, "cause": self.because.cause.value},
+            failure={**asdict(self.because), "cause": self.because.cause.value},
         )
 
     # --- grants -----------------------------------------------------------------------------------

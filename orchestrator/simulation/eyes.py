@@ -213,15 +213,14 @@ class SimEyes:
         if self.looked.get(node) != looks:  # else the checks beside it say the same as last time
             self.looked[node], self.probed[node] = looks, now
             findings = self._findings(machine)
-            yield Probed(node, moment(self._at(now)), machine.boot_id, findings, complete=True)
+            yield self._looked_at(node, findings)
 
     def _retell(self, node: NodeName) -> Iterator[Observation]:
         """Return what the checks beside a live agent say once more."""
         machine, now = self.world.machines[node], self.world.now
         if machine.reachable and machine.agents:
             self.probed[node] = now
-            at = moment(self._at(now))
-            yield Probed(node, at, machine.boot_id, self._findings(machine), complete=True)
+            yield self._looked_at(node, self._findings(machine))
 
     def _last_answer(self, node: NodeName, run: Run) -> Iterator[Observation]:
         """Return the answer that the last bell before the change would have brought."""
@@ -235,6 +234,11 @@ class SimEyes:
     def _findings(self, machine: SimMachine) -> tuple[Finding, ...]:
         return machine.findings(self.world.now)
 
+    def _looked_at(self, node: NodeName, findings: tuple[Finding, ...]) -> Probed:
+        machine, now = self.world.machines[node], self.world.now
+        at, clock_at = moment(self._at(now)), moment(now + machine.skew)
+        return Probed(node, at, machine.boot_id, findings, complete=True, clock_at=clock_at)
+
     def _probe(self, node: NodeName, fleet: Fleet) -> Iterator[Observation]:
         known = fleet.nodes.get(node)
         if known is None or known.state not in LOOKED_AT:
@@ -244,7 +248,7 @@ class SimEyes:
             yield NodeUnreached(node, at, NO_ROUTE)
             return
         self.probed[node] = self.world.now
-        yield Probed(node, at, machine.boot_id, self._findings(machine), complete=True)
+        yield self._looked_at(node, self._findings(machine))
 
     def _list(self, cluster: ClusterName) -> Observation:
         ails = self.world.api.get(cluster) or []

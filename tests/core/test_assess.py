@@ -6,6 +6,7 @@ import random
 from dataclasses import replace
 from datetime import timedelta
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -209,3 +210,34 @@ def test_a_settled_order_never_comes_back() -> None:
 def test_an_agent_long_gone_is_forgotten() -> None:
     gone = AgentGone(N1, JOB, 1, BEGIN, "guard")
     assert belief(gone, after=90_000).nodes[N1].agents == ()
+
+
+@pytest.mark.parametrize(
+    ("skew", "found"),
+    [
+        (0, 100),
+        (3, 100),  # less than a step: a clock that is right enough
+        (-3_600, 100),  # an hour behind
+        (3_600, 100),  # ahead
+        (-40 * 86_400, -40 * 86_400 + 100),  # another clock altogether: left as it is
+    ],
+)
+def test_a_finding_is_dated_on_our_clock(skew: int, found: int) -> None:
+    """A node whose clock is behind must not date its findings before a pardon."""
+    looked = replace(finding(Severity.CRITICAL, 100, "b1"), observed_at=BEGIN + at(100 + skew))
+    for late in (120, 180):  # told again and again: the same moment
+        clock = BEGIN + at(late + skew) if abs(skew) < 86_400 else BEGIN + at(late)
+        probe = Probed(N1, BEGIN + at(late), "b1", (looked,), complete=True, clock_at=clock)
+        (one,) = belief(probe, after=late + 20).nodes[N1].findings
+        assert abs(one.observed_at - (BEGIN + at(found))) <= timedelta(seconds=15)
+        assert one.told_at == BEGIN + at(late)
+
+
+def test_a_node_that_does_not_tell_its_clock_found_nothing_in_the_future() -> None:
+    looked = replace(finding(Severity.CRITICAL, 100, "b1"), observed_at=BEGIN + at(7_200))
+    (one,) = belief(probed(120, looked), after=140).nodes[N1].findings
+    assert one.observed_at == BEGIN + at(120)
+
+
+def probed(second: int, *findings: Finding) -> Probed:
+    return Probed(N1, BEGIN + at(second), "b1", findings, complete=True)

@@ -13,6 +13,7 @@ from orchestrator.core.judge import judge
 from orchestrator.core.nodes import ClusterName, CohortName, NodeName
 from orchestrator.core.policies import Policy
 from orchestrator.core.verdicts import Channel, FaultClass, Finding, Severity, Verdict
+from orchestrator.runtime.lineage import Cause
 from tests.core.test_stories import running, started
 from tests.core.world import BEGIN, QUICK, World
 
@@ -248,6 +249,36 @@ def test_it_leaves_as_soon_as_somebody_can() -> None:
     two_channels(world, "a-1")
     world.until(lambda w: set(w.members("train")) == {"a-2", "a-3"})
     assert ("no-spare", "train") not in world.pages()
+
+
+@pytest.mark.parametrize(
+    ("node", "cause", "ends", "evicted"),
+    [
+        ("a-1", Cause.RANK_EXIT, 2, True),
+        ("a-1", Cause.RANK_EXIT, 1, False),  # once is chance
+        ("a-2", Cause.RANK_EXIT, 2, False),  # of another one
+        ("a-1", Cause.HANG, 2, False),  # says nothing of a node
+    ],
+)
+def test_a_suspect_through_which_its_gang_fails_again_and_again_leaves(
+    node: str, cause: Cause, ends: int, evicted: bool
+) -> None:
+    world = gang(2, spares=1)
+    world.until(lambda w: w.steps("train") % 5 == 0)  # a commit has just been made
+    world.nodes["a-1"].findings.append(finding(observed_at=world.fleet.now))
+    for _ in range(ends):
+        world.end_generation("train", cause, node=node)
+        world.run(1)
+    world.run(1)
+    assert (world.states()["a-1"] == "quarantined") is evicted
+
+
+def test_what_its_gang_says_of_a_node_alone_evicts_nobody() -> None:
+    world = gang(2, spares=1)
+    for _ in range(4):
+        world.end_generation("train", Cause.RANK_EXIT, node="a-1")
+        world.run(1)
+    assert world.states()["a-1"] == "in-use"
 
 
 def test_an_explicit_fault_does_not_wait_for_a_spare() -> None:

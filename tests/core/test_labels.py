@@ -17,6 +17,7 @@ from orchestrator.core.enact import enact
 from orchestrator.core.explain import explain
 from orchestrator.core.firings import GAP, Firing, FiringLabel, heard
 from orchestrator.core.fleet import Cluster, Fleet
+from orchestrator.core.history import History, RepairStep, Step
 from orchestrator.core.jobs import Job, JobSpec, JobState, UnlawfulStepError
 from orchestrator.core.judge import judge
 from orchestrator.core.labels import GIVE_UP
@@ -24,6 +25,7 @@ from orchestrator.core.nodes import (
     ClusterName,
     CohortName,
     Cordon,
+    Former,
     JobName,
     Machine,
     MachineId,
@@ -37,6 +39,8 @@ from orchestrator.core.policies import Policy
 from orchestrator.core.reconcile import new_recall, reconcile
 from orchestrator.core.verdicts import Channel, FaultClass, Finding, Severity, Verdict
 from orchestrator.runtime.lineage import Because, Cause, Generation
+from orchestrator.runtime.reports import Stage
+from tests.core.test_stories import started
 from tests.core.world import BEGIN, World
 
 A = NodeName("a-1")
@@ -157,6 +161,73 @@ def test_after_a_repair_the_week_begins_with_the_passed_burn_in() -> None:
     assert labels(idle) == [], "an idle node serves nobody"
     held = fleet(firing(), now=passed + 9 * DAY, state=S.QUARANTINED, **known)
     assert labels(held) == []
+
+
+def test_what_may_have_been_mended_or_is_elsewhere_is_not_refuted_by_good_service() -> None:
+    passed = BEGIN + 2 * DAY
+    known: dict[str, Any] = {"accepted_at": passed, "since": passed}
+    later = passed + 7 * DAY
+    mended = History(steps=(Step(BEGIN + DAY, RepairStep.RESET, "net"),))
+    assert labels(fleet(firing(), now=later, history=mended, **known)) == []
+    for other in (
+        Step(BEGIN - DAY, RepairStep.RESET, "net"),  # before it fired
+        Step(BEGIN + DAY, RepairStep.RESET, "xid:79"),  # for something else
+    ):
+        history = History(steps=(other,))
+        assert len(labels(fleet(firing(), now=later, history=history, **known))) == 1
+    before = Former(Machine(MachineId("m0")), History(), BEGIN + DAY)
+    assert labels(fleet(firing(), now=later, former=(before,), **known)) == []
+    long_ago = replace(before, until=BEGIN - DAY)
+    assert len(labels(fleet(firing(), now=later, former=(long_ago,), **known))) == 1
+
+
+def test_a_gang_that_trained_on_it_until_it_was_taken_out_speaks_against_the_firing() -> None:
+    passed = BEGIN + 2 * DAY
+    step = Step(BEGIN + DAY, RepairStep.RESET, "net")
+    for trained, said in ((True, ["wrong"]), (False, [])):
+        history = History().troubled(BEGIN, "net", trained=trained)
+        history = replace(history, steps=(step,))
+        one = fleet(
+            firing(), now=passed + 7 * DAY, history=history, accepted_at=passed, since=passed
+        )
+        assert [label for _, label, _ in labels(one)] == said
+
+
+@pytest.mark.parametrize(
+    ("stage", "cause", "node", "after", "right"),
+    [
+        (Stage.WAITING, "rank-exit", A, 60, True),
+        (Stage.FORMING, "node-lost", A, -60, True),
+        (Stage.RUNNING, "rank-exit", A, 60, False),  # the next generation runs: the register tells
+        (Stage.WAITING, "grant", A, 60, False),
+        (Stage.WAITING, "rank-exit", "a-2", 60, False),
+        (Stage.WAITING, "rank-exit", A, 3_600, False),
+    ],
+)
+def test_a_gang_that_stands_since_it_failed_there_confirms(
+    stage: Stage, cause: str, node: str, after: float, right: bool
+) -> None:
+    world = started({"a": 2})
+    now = world.fleet.now
+    told = now + timedelta(seconds=after)
+    belief = world.fleet.beliefs.nodes[NodeName("a-2")]
+    (heard_of,) = belief.agents
+    assert heard_of.report is not None
+    report = replace(heard_of.report, stage=stage, failure={"cause": cause, "node": node})
+    agent_belief = replace(heard_of, report=report, answered_at=told)
+    nodes = {
+        **world.fleet.beliefs.nodes,
+        A: replace(world.fleet.beliefs.nodes[A], firings=(firing(now, first_at=now),)),
+        NodeName("a-2"): replace(belief, agents=(agent_belief,)),
+    }
+    beliefs = replace(world.fleet.beliefs, nodes=nodes)
+    one = replace(world.fleet, beliefs=beliefs, now=max(now, told))
+    found = [
+        decision.label.value
+        for decision in reconcile(one, POLICY).decisions
+        if isinstance(decision, LabelFiring)
+    ]
+    assert (found == ["right"]) is right
 
 
 def test_another_channel_confirms_and_another_check_of_the_same_does_not() -> None:

@@ -393,9 +393,11 @@ class World:
     def _agent(self, node: str, run: tuple[str, int]) -> SimAgent | None:
         return self.nodes[node].agents.get(run)
 
-    def end_generation(self, job: str, cause: Cause, fingerprint: str = "") -> None:
+    def end_generation(
+        self, job: str, cause: Cause, fingerprint: str = "", node: str = ""
+    ) -> None:
         """Let a gang end its generation for a reason, and form the next one."""
-        self._ended[job] = Because(cause, fingerprint=fingerprint)
+        self._ended[job] = Because(cause, fingerprint=fingerprint, node=node)
 
     def _gang(self, attempt: Attempt) -> None:
         run = (str(attempt.job), attempt.number)
