@@ -23,7 +23,15 @@ from orchestrator.simulation.plan import (
 DAYS = 3.0
 FIRST, LAST = 1.5 * HOUR, 2.4 * DAY  #: faults begin between; then everything must come right
 FAULTS = (8, 12)
-NODE_KINDS = (Kind.GPU, Kind.CRASH, Kind.HANG, Kind.LINK, Kind.DEGRADED, Kind.PROBE)
+NODE_KINDS = (
+    Kind.GPU,
+    Kind.CRASH,
+    Kind.HANG,
+    Kind.LINK,
+    Kind.CABLE,
+    Kind.DEGRADED,
+    Kind.PROBE,
+)
 SHARED_KINDS = (Kind.SHARED, Kind.CHECKPOINT, Kind.BLACKOUT)
 API = ("5xx", "429", "timeout", "empty", "stale", "part")
 

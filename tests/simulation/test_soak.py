@@ -1,4 +1,4 @@
-"""A few hundred of the schedules that `make simulate-soak` plays by the ten thousand."""
+"""A hundred of the schedules that `make simulate-soak` plays by the ten thousand."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from orchestrator.simulation.plan import CONTROL_PLANE, Kind, Plan, Strike
 from tests.simulation.promises import judge, judge_seed, shrink
 from tests.simulation.schedules import draw, mix
 
-CHUNK, CHUNKS = 25, 8
+CHUNK, CHUNKS = 25, 4
 FIRST = 20_001  #: others than the soak's own
 
 
