@@ -393,9 +393,7 @@ class World:
     def _agent(self, node: str, run: tuple[str, int]) -> SimAgent | None:
         return self.nodes[node].agents.get(run)
 
-    def end_generation(
-        self, job: str, cause: Cause, fingerprint: str = "", node: str = ""
-    ) -> None:
+    def end_generation(self, job: str, cause: Cause, fingerprint: str = "", node: str = "") -> None:
         """Let a gang end its generation for a reason, and form the next one."""
         self._ended[job] = Because(cause, fingerprint=fingerprint, node=node)
 
