@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Union
 
 from orchestrator.runtime import rounds
@@ -41,7 +42,7 @@ class Table:
         """Who looks: the node this machine runs on."""
         return self.terms.member
 
-    @property
+    @cached_property
     def others(self) -> tuple[Member, ...]:
         """Everybody that a round asks."""
         old = () if self.latest is None else self.latest.members

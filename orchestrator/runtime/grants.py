@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 from orchestrator.errors import PermanentError
@@ -42,7 +43,7 @@ class Grant:
     budget: Mapping[str, int] = field(default_factory=dict)
     resume_max: int | None = None  #: seq of the newest commit that may be resumed from, if bounded
 
-    @property
+    @cached_property
     def seats(self) -> tuple[Member, ...]:
         """Every node the attempt may use, wanted ones first."""
         return (*self.nodes, *self.standbys)

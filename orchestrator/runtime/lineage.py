@@ -15,6 +15,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from enum import Enum
+from functools import cached_property
 from typing import Any, Union
 
 from orchestrator.errors import PermanentError
@@ -73,6 +74,10 @@ class Member:
     host: str
     port: int
 
+    def __hash__(self) -> int:
+        """Hash the name alone: sets of members are what machines look at all the time."""
+        return hash(self.node)
+
 
 @dataclass(frozen=True)
 class Fence:
@@ -105,7 +110,7 @@ class Generation:
     by: str
     held: bool = False  #: a store process of the first member listens at `store`
 
-    @property
+    @cached_property
     def mark(self) -> str:
         """What tells this formation from any other; the port of its store is new each time."""
         return f"{self.seq}@{self.store}"
@@ -243,7 +248,7 @@ class Lineage:
             return f"after {generation.after}, not the last generation that counts"
         return None
 
-    @property
+    @cached_property
     def latest(self) -> Generation | None:
         """The last generation that counts under the last fence; None right after a fence."""
         if self.fence is None or self.generation is None:

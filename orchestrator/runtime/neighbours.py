@@ -85,7 +85,10 @@ class Peers:
 
     def of(self, member: Member) -> Peer:
         """Return what is known of one."""
-        return self._peers.setdefault(member, Peer(member))
+        known = self._peers.get(member)
+        if known is None:
+            known = self._peers[member] = Peer(member)
+        return known
 
     @property
     def next_number(self) -> int:
