@@ -11,6 +11,7 @@ import textwrap
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -109,7 +110,7 @@ class Cluster:
             nodes_max=len(nodes),
             generations_max=50,
         )
-        return Grant(**{**grant.__dict__, **changes})
+        return replace(grant, **changes)
 
     def give(self, grant: Grant, to: str) -> None:
         for node in to:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -90,7 +91,7 @@ def test_a_generation_whose_predecessor_is_unknown_uses_no_memory() -> None:
     known = gang(START, 10)
     assert lineage.latest is not None
     assert memory_floor(known, lineage.latest) == 1  # formed, not yet recorded
-    assert memory_floor(gang(START), Generation(**{**lineage.latest.__dict__, "number": 9})) == 9
+    assert memory_floor(gang(START), replace(lineage.latest, number=9)) == 9
 
 
 def image(generation: int, step: int) -> Image:

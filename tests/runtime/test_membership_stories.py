@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -445,9 +446,9 @@ def test_a_member_that_was_told_to_stop_and_stays_away_is_lost_in_the_end() -> N
         ({"nodes_max": 9}, "grant 1 was accepted before"),
     ],
 )
-def test_a_grant_is_refused_for_a_reason(change: dict[str, object], says: str) -> None:
+def test_a_grant_is_refused_for_a_reason(change: dict[str, Any], says: str) -> None:
     world = formed("a")
-    grant = type(world.grants[1])(**{**world.grants[1].__dict__, **change})
+    grant = replace(world.grants[1], **change)
     objection = world.nodes["a"].machine.objection(grant)
     assert objection is not None
     assert says in objection

@@ -288,7 +288,7 @@ class World:
             nodes_max=len(nodes),
             generations_max=10_000,
         )
-        grant = Grant(**{**grant.__dict__, **more})
+        grant = replace(grant, **more)
         self.grants[number] = grant
         for name in nodes + standbys if to is None else to:
             self.give(name, grant)
