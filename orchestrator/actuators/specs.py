@@ -62,4 +62,5 @@ def wire_grant(fleet: Fleet, attempt: Attempt, token: int) -> Grant:
         nodes_max=wish.nodes_max,
         generations_max=wish.generations_max,
         budget=dict(wish.budget),
+        abandoned=seats.abandoned,
     )

@@ -221,6 +221,7 @@ class IssueGrant:
     standbys: tuple[NodeName, ...]
     addresses: tuple[tuple[NodeName, str], ...]  #: "host:port#agent" of every seat
     reason: str
+    abandoned: int | None = None  #: seq of the generation that others may go on without
 
 
 @dataclass(frozen=True, slots=True)

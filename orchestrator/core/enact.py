@@ -311,6 +311,7 @@ def _grant(decision: IssueGrant, at: datetime) -> SeatGrant:
         decision.addresses,
         issued_at=at,
         reason=decision.reason,
+        abandoned=decision.abandoned,
     )
 
 

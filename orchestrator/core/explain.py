@@ -155,9 +155,9 @@ def _explain_move(move: MoveNode) -> str:
 
 def _explain_grant(grant: IssueGrant) -> str:
     standbys = f", {', '.join(grant.standbys)} standing by" if grant.standbys else ""
-    return (
-        f"grant {grant.number} of {grant.job}: {', '.join(grant.nodes)}{standbys}; {grant.reason}"
-    )
+    seats = f"{', '.join(grant.nodes)}{standbys}"
+    given_up = "" if grant.abandoned is None else " (its last members are given up)"
+    return f"grant {grant.number} of {grant.job}: {seats}; {grant.reason}{given_up}"
 
 
 def _explain_attempt(look: Look, attempt: Attempt) -> str:

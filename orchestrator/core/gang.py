@@ -30,6 +30,16 @@ class Gang:
     over: bool  #: the agent of some node says that its work here ended, well or not
     reports: dict[NodeName, AgentReport]  #: the last word of each agent, also of gone ones
 
+    @property
+    def lost(self) -> int | None:
+        """Its generation, as in `formed`, if none of its members answers us; else None.
+
+        Then nodes with a seat that do not hear them either may go on. As long as we hear one, its
+        generation stands, whoever else does not hear it.
+        """
+        lost = bool(self.members) and self.heard.isdisjoint(self.members)
+        return self.formed if lost else None
+
 
 def read_gang(look: Look, attempt: Attempt) -> Gang:
     """Read one attempt's gang from the reports of its agents and from the register."""

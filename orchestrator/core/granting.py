@@ -50,6 +50,7 @@ def issue_grant(look: Look, attempt: Attempt, gang: Gang) -> None:
                 wanted.standbys,
                 wanted.addresses,
                 reason,
+                gang.lost,
             )
         )
 
@@ -130,6 +131,8 @@ def _news(look: Look, attempt: Attempt, gang: Gang, wanted: Wanted) -> str | Non
         return f"a new agent on {_names(new)}"
     if set(wanted.nodes) != set(grant.nodes) and not _expected(look, attempt):
         return f"the gang is {_names(wanted.nodes)} now"
+    if gang.lost not in (None, grant.abandoned) and gang.missed.issuperset(gang.members):
+        return f"nobody hears {_names(gang.members)}: others may go on without them"
     if _stuck(look, attempt, gang, grant):
         return "the gang cannot form under the last grant and asks for another"
     return None

@@ -143,6 +143,7 @@ class SeatGrant:
     addresses: tuple[tuple[NodeName, str], ...]  #: "host:port#agent" each seat had when granted
     issued_at: datetime
     reason: str
+    abandoned: int | None = None  #: seq of the generation that others may go on without
 
     @property
     def seats(self) -> tuple[NodeName, ...]:

@@ -198,7 +198,19 @@ class _Look:
         table = self._table
         if not table.terms.register:
             return table.grant.nodes[:1]
-        return rounds.proposers(table.latest, table.grant, self._missing)
+        return rounds.proposers(table.latest, table.grant, self._lost)
+
+    @property
+    def _lost(self) -> set[Member]:
+        """Return whose place others may take: proven gone, or silent and given up by the grant.
+
+        Silence alone is not enough. Where a network falls apart each side would take the gang from
+        the other with each new grant, for ever.
+        """
+        table, latest = self._table, self._table.latest
+        if latest is None or table.grant.gives_up(latest.seq):
+            return self._missing
+        return {one for one in self._missing if table.peers.of(one).gone}
 
     def obstacle(self) -> str:
         """Say what the round waits for; "" if only turns and settling are left."""

@@ -42,11 +42,20 @@ class Grant:
     generations_max: int
     budget: Mapping[str, int] = field(default_factory=dict)
     resume_max: int | None = None  #: seq of the newest commit that may be resumed from, if bounded
+    abandoned: int | None = None  #: seq of the generation whose members are given up, if one is
 
     @cached_property
     def seats(self) -> tuple[Member, ...]:
         """Every node the attempt may use, wanted ones first."""
         return (*self.nodes, *self.standbys)
+
+    def gives_up(self, seq: int) -> bool:
+        """Say whether others may go on without the members of this generation.
+
+        Nodes that do not hear them cannot know that they are lost: another part of the network may
+        hear them well. The controller says so when it hears none of them either.
+        """
+        return self.abandoned is not None and self.abandoned >= seq
 
     def seat(self, node: str) -> Member | None:
         """Return this node's seat, or None if it has none."""
@@ -56,6 +65,8 @@ class Grant:
 def encode(grant: Grant) -> dict[str, Any]:
     """Return the grant as plain JSON types."""
     body: dict[str, Any] = {"version": VERSION, **asdict(grant)}
+    if grant.abandoned is None:
+        del body["abandoned"]  # agents of the version before read every other grant
     return {key: list(value) if isinstance(value, tuple) else value for key, value in body.items()}
 
 

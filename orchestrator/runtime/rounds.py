@@ -24,17 +24,17 @@ _SECONDARY_SIGNALS = ("signal 6", "signal 15")
 
 
 def proposers(
-    latest: Generation | None, grant: Grant, silent: Collection[Member]
+    latest: Generation | None, grant: Grant, lost: Collection[Member]
 ) -> tuple[Member, ...]:
     """Return who may propose the next generation, in the order in which they should.
 
     Members of the last generation that still have a seat. If there is none yet, or if all of them
-    are silent or without a seat and a newer grant has come, the nodes that the grant wants.
+    are `lost` or without a seat and a newer grant has come, the nodes that the grant wants.
     """
     if latest is None:
         return grant.nodes
     seated = tuple(member for member in latest.members if member in grant.seats)
-    if grant.number > latest.grant and all(member in silent for member in seated):
+    if grant.number > latest.grant and all(member in lost for member in seated):
         return (*seated, *(node for node in grant.nodes if node not in seated))
     return seated
 

@@ -291,7 +291,7 @@ class FullGang:
             return
         self.takes += 1
         wishes = seat.machine.take(given, self.time)
-        if seat.failed_at is None and seat.machine.failure != seat.failure:
+        if seat.failed_at is None and seat.machine.failure is not seat.failure:
             seat.failed_at = self.world.now
         for wish in wishes:
             self._carry_out(node, seat, wish)
@@ -443,7 +443,7 @@ class FullGang:
         generation = seat.running
         if generation is None:
             raise AssertionError(f"ranks of {self.run} on {node} ended twice")
-        because = seat.machine.failure
+        because = None if seat.machine.failure is seat.failure else seat.machine.failure
         trained = generation.mark == self._trained and generation.mark != self._mourned
         if trained and because is not None:
             self._mourned = generation.mark

@@ -35,6 +35,7 @@ class Witness:
     killed: list[str] = field(default_factory=list)  #: healthy gangs that were stopped
     trouble: dict[NodeName, float] = field(default_factory=dict)  #: when a node had something last
     alone: set[JobName] = field(default_factory=set)  #: whose ranks ended as their job asked
+    evicted: set[NodeName] = field(default_factory=set)  #: for something that they then had
     _evictions: dict[str, deque[float]] = field(default_factory=dict)
 
     def node_struck(self, node: NodeName) -> None:
@@ -47,7 +48,11 @@ class Witness:
         """See the ranks of a running generation stop: some node of it must have something."""
         members = self.world.gangs[run].members
         explained = any(self.explains(node, since) for node in members)
-        if because.cause is Cause.VERIFICATION or explained:
+        # A controller that dies in between gives the grant that leaves a node out much later.
+        told = because.cause is Cause.GRANT and because.node in self.evicted
+        if told:
+            self.evicted.remove(NodeName(because.node))
+        if because.cause is Cause.VERIFICATION or explained or told:
             return
         self._broken(f"healthy ranks of {run[0]}/{run[1]} were stopped: {because}")
 
@@ -98,6 +103,8 @@ class Witness:
         cluster = self.world.machines[decision.node].cluster
         moments = self._evictions.setdefault(cluster, deque())
         now = self.world.now
+        keep = self.evicted.add if self.explains(decision.node, now) else self.evicted.discard
+        keep(decision.node)
         moments.append(now)
         while moments[0] <= now - HOUR:
             moments.popleft()

@@ -7,6 +7,7 @@ from datetime import timedelta
 from functools import partial
 
 from orchestrator.core.beliefs import AgentBelief
+from orchestrator.core.gang import Gang, read_gang
 from orchestrator.core.jobs import Attempt, AttemptState, JobSpec, Outcome, WhenAlone
 from orchestrator.core.look import Look
 from orchestrator.core.nodes import ClusterName, JobName, NodeName
@@ -407,3 +408,19 @@ def test_a_job_that_names_only_unknown_clusters_waits() -> None:
     world.submit("train", replace(TWO, clusters=(ClusterName("z"),)))
     world.run(8)
     assert world.job("train") == "pending"
+
+
+def test_a_generation_is_given_up_only_when_none_of_its_members_is_heard() -> None:
+    world = started({"a": 4})
+    formed = world.lineages["train"].latest
+    assert formed is not None
+    assert gang(world).lost is None
+    world.deaf.add("a-1")
+    world.run(3)
+    assert gang(world).lost is None
+    world.deaf.add("a-2")
+    world.until(lambda w: gang(w).lost == formed.seq, limit=5)
+
+
+def gang(world: World) -> Gang:
+    return read_gang(Look(world.fleet, QUICK), world.attempt("train"))

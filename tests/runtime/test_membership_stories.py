@@ -178,6 +178,34 @@ def test_a_gang_whose_members_are_all_gone_waits_for_a_new_grant() -> None:
     assert because(world).cause is Cause.NODE_LOST
 
 
+def test_two_sides_do_not_take_the_gang_from_each_other_with_every_grant() -> None:
+    world = formed("abcd", "abc", "d", nodes_min=2)
+    world.partition("bc")
+    world.run_until(lambda: world.runs("bc", 2))
+    for number in range(2, 6):  # the controller hears everybody, and tells what it sees
+        world.grant("bca", "d", nodes_min=2)
+        assert world.nodes["a"].machine.grant == world.grants[number]
+        world.run(30.0)
+    assert world.runs("bc", 2)
+    assert len(world.lineage.generations) == 2
+
+
+def test_silent_members_are_replaced_once_a_grant_gives_them_up() -> None:
+    world = formed("abcd", "abc", "d", nodes_min=2)
+    world.partition("bc")
+    world.run_until(lambda: world.runs("bc", 2))
+    last = world.lineage.latest
+    assert last is not None
+    for name in "bc":
+        world.kill(name)
+    world.grant("bca", "d", nodes_min=2, to="ad")
+    world.run(60.0)
+    assert len(world.lineage.generations) == 2
+    world.grant("bca", "d", nodes_min=2, to="ad", abandoned=last.seq)
+    world.run_until(lambda: world.runs("ad", 3), limit=30.0)
+    assert because(world).cause is Cause.NODE_LOST
+
+
 def test_a_grant_may_replace_every_member() -> None:
     world = formed("abcd", "ab")
     world.grant("cd", to="abcd")
