@@ -26,6 +26,7 @@ WAITING = re.compile(
 )
 _FRAME = re.compile(r"^\s+(?P<function>.+?) \((?P<file>[^()]*?)(?::\d+)?\)\s*$")
 _THREAD = re.compile(r"^Thread \S+ .*\"(?P<name>[^\"]*)\"|^Thread \S+ \((?P<state>\w+)\)")
+Stacks = Mapping[int, str]  #: py-spy's text by rank
 MINORITY = 0.5  #: of the ranks: as many or more behind are no culprits
 
 
@@ -57,15 +58,48 @@ class Hang(NamedTuple):
     stacks: Mapping[int, str] = {}  #: of the culprits, as they were taken
 
 
-def judge(entered: Mapping[int, Entered], stacks: Mapping[int, str]) -> Hang:
+def judge(entered: Mapping[int, Entered], stacks: Stacks) -> Hang:
     """Name the culprits by the ranks' last collectives, else by their stacks (py-spy's text)."""
     found = _by_sequence(entered) or _by_kind(entered) or _by_stack(stacks)
     if found is None and len(entered) > 1 and not any(one.done for one in entered.values()):
         last = next(iter(entered.values()))
         reason = f"all {len(entered)} ranks entered {last.operation} {last.sequence}, none is done"
         found = Hang(How.LINKS, (), reason)
-    found = found or Hang(How.UNCLEAR, (), "no rank stands out")
+    return _with_stacks(found or Hang(How.UNCLEAR, (), "no rank stands out"), stacks)
+
+
+def _with_stacks(found: Hang, stacks: Stacks) -> Hang:
     return found._replace(stacks={one: stacks[one] for one in found.ranks if one in stacks})
+
+
+def judge_records(records: Mapping[int, Sequence[Mapping[str, Any]]], stacks: Stacks) -> Hang:
+    """Name the culprits by each rank's last record of each process group, else by the stacks.
+
+    Sequences are those of a group. Who is behind in one group, but itself waits in a collective of
+    another, is a victim there: the next group is asked.
+    """
+    groups: dict[str, dict[int, Entered]] = {}
+    for rank, mine in records.items():
+        for group in {str(one["group"]) for one in mine}:
+            last = last_entered([one for one in mine if one["group"] == group])
+            if last is not None:
+                groups.setdefault(group, {})[rank] = last
+    ordered = sorted(groups.items(), key=lambda one: (-len(one[1]), one[0]))
+    for name, entered in ordered:
+        elsewhere = {
+            rank
+            for other, theirs in ordered
+            for rank, last in theirs.items()
+            if other != name and not last.done
+        }
+        found = _by_sequence(entered) or _by_kind(entered)
+        victims = elsewhere.intersection(() if found is None else found.ranks)
+        if found is not None and len(victims) < len(found.ranks):
+            culprits = tuple(one for one in found.ranks if one not in victims)
+            waits = f"; {_names(sorted(victims))} in another group" if victims else ""
+            found = found._replace(ranks=culprits, reason=f"{found.reason}{waits}")
+            return _with_stacks(found, stacks)
+    return judge(ordered[0][1] if len(ordered) == 1 else {}, stacks)
 
 
 def last_entered(records: Sequence[Mapping[str, Any]]) -> Entered | None:

@@ -31,6 +31,7 @@ class Heart:
         self._lock = threading.Lock()
         self._descriptor: int | None = None
         self._step: int | None = None
+        self.role = ""  #: ranks of different roles are not compared, at most 40 characters
         self.phase = "init"  #: init, compile, step, checkpoint or evaluate
 
     def beat(
@@ -39,8 +40,12 @@ class Heart:
         loss: float | None = None,
         tokens_per_second: float | None = None,
         data_wait: float | None = None,
+        own: float | None = None,
     ) -> None:
-        """Say that `step` is completed, or with no step only which phase this rank is in."""
+        """Say that `step` is completed, or with no step only which phase this rank is in.
+
+        `own` are the seconds of the step in which this rank waited neither for its peers nor data.
+        """
         if step is not None:
             self._step = step
             self.phase = "step"
@@ -51,6 +56,10 @@ class Heart:
             "tokens_per_second": _finite(tokens_per_second),
             "data_wait": _finite(data_wait),
         }
+        if own is not None:
+            body |= {"own": _finite(round(own, 6))}
+        if self.role:
+            body |= {"role": self.role}
         self._send(body)
 
     def stand(self, step: int) -> None:

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Union
 
+from orchestrator.runtime.paces import ROLE_MAX
+
 LINE_MAX = 512  #: bytes of one heartbeat
 READ_MAX = 262_144  #: bytes taken in one look; the rest waits for the next
 JOURNAL_MAX = 4_000_000  #: bytes of progress.jsonl before it is turned over; one older is kept
@@ -36,6 +38,8 @@ class Beat:
     tokens_per_second: float | None = None
     data_wait: float | None = None  #: share of the step, 0 to 1
     pid: int | None = None
+    own: float | None = None  #: seconds of the step without waiting for peers or samples
+    role: str = ""  #: ranks of different roles are not compared
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,8 @@ def parse(line: bytes) -> Message | None:
         tokens_per_second=_number(body.get("tokens_per_second")),
         data_wait=_number(body.get("data_wait")),
         pid=_whole(body.get("pid")),
+        own=_number(body.get("own")),
+        role=str(body.get("role", ""))[:ROLE_MAX],
     )
 
 

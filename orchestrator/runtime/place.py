@@ -94,13 +94,18 @@ class Place:
         """The folder of stack dumps."""
         return self.folder / "stacks"
 
+    @property
+    def collectives(self) -> Path:
+        """The folder of the ranks' records of collectives."""
+        return self.folder / "collectives"
+
     def log(self, generation: int, rank: int) -> Path:
         """Return the path of one rank's standard output and error in one generation."""
         return self.logs / f"g{generation}.r{rank}.log"
 
     def make(self) -> None:
         """Make the attempt's folders, for the owner's eyes only."""
-        for folder in (self.folder, self.logs, self.stacks):
+        for folder in (self.folder, self.logs, self.stacks, self.collectives):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     @property

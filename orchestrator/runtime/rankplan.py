@@ -77,6 +77,7 @@ def environment(
         "HOLDFAST_CHECKPOINTS": spec.checkpoints or "",
         "HOLDFAST_REGISTER": spec.register or "",
         "HOLDFAST_HEARTBEAT": str(place.heartbeats),
+        "HOLDFAST_COLLECTIVES": str(place.collectives),
         "GROUP_RANK": str(plan.group_rank),
         "MASTER_ADDR": plan.master_addr,
         "MASTER_PORT": str(plan.master_port),

@@ -10,7 +10,7 @@ import socket
 import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Union
 
@@ -18,6 +18,7 @@ from orchestrator.runtime import exits, packets, rankplan
 from orchestrator.runtime.ending import is_stopped
 from orchestrator.runtime.kernel import allow_tracing, die_with
 from orchestrator.runtime.mailbox import Beat
+from orchestrator.runtime.paces import Paces
 from orchestrator.runtime.place import Place
 from orchestrator.runtime.processes import descendants
 from orchestrator.runtime.rankplan import RankPlan
@@ -46,6 +47,7 @@ class RankProcess:
     parked: bool = False  #: it left its generation, and waits for the next
     beat: Beat | None = None
     beat_at: float | None = None  #: epoch seconds
+    paces: Paces = field(default_factory=Paces)  #: its own time in the last steps
     stopped_since: float | None = None  #: on the clock of the looks
     mourned: bool = False  #: its end was seen
 
@@ -169,6 +171,9 @@ class RankProcess:
             tokens_per_second=None if beat is None else beat.tokens_per_second,
             data_wait=None if beat is None else beat.data_wait,
             exit_code=self.child.returncode,
+            own=self.paces.own,
+            own_step=self.paces.step,
+            role="" if beat is None else beat.role,
         )
 
     @property

@@ -25,6 +25,7 @@ from typing import Any
 
 from orchestrator.errors import PermanentError
 from orchestrator.runtime import exits, rankplan
+from orchestrator.runtime.collectives import file_of, last_records
 from orchestrator.runtime.ending import Ending, Manner
 from orchestrator.runtime.lineage import Because, Cause
 from orchestrator.runtime.mailbox import Beat, Event, Journal, Mailbox
@@ -255,6 +256,8 @@ class Ranks:
             ahead = rank.beat is None or (beat.step or 0) >= (rank.beat.step or 0)
             if rank.rank == beat.rank or (self._opaque and ahead):
                 rank.beat, rank.beat_at = beat, time.time()
+            if rank.rank == beat.rank and beat.phase == "step":
+                rank.paces.add(beat.step, beat.own)
 
     def _note_event(self, event: Event) -> None:
         self._unverified |= event.kind == "verification-failed"
@@ -438,7 +441,10 @@ class Ranks:
         mute = "; it never sent a heartbeat, so this is only reported" if stall.mute else ""
         text = f"rank {suspicion.rank} is silent for {stall.seconds:.1f} s in {stall.phase}{mute}"
         data = {"rank": suspicion.rank, "step": stall.step, "phase": stall.phase}
-        self._jot("suspected", text, {**data, "pid": suspicion.pid, "stack": suspicion.stack})
+        taken = {"pid": suspicion.pid, "stack": suspicion.stack}
+        generation = 0 if self._plan is None else self._plan.generation
+        records = last_records(file_of(self._place.collectives, generation, suspicion.rank))
+        self._jot("suspected", text, {**data, **taken, "collectives": records})
 
     def _generation(self) -> dict[str, int]:
         return {} if self._plan is None else {"generation": self._plan.generation}

@@ -17,6 +17,7 @@ from enum import Enum
 from typing import Any
 
 from orchestrator.errors import PermanentError
+from orchestrator.runtime.paces import ROLE_MAX, SECONDS_MAX, STEPS
 
 PROTOCOL = 1  #: of reports and requests between controller and agents
 NOTES_MAX = 200  #: notes in one report; the rest follows with the next
@@ -64,6 +65,9 @@ class RankReport:
     tokens_per_second: float | None = None
     data_wait: float | None = None  #: share of the last step spent waiting for samples
     exit_code: int | None = None  #: negative: ended by that signal
+    own: tuple[float, ...] = ()  #: seconds of the last steps without waiting for peers, newest last
+    own_step: int | None = None  #: the step of the newest of them
+    role: str = ""  #: ranks of different roles are not compared
 
 
 @dataclass(frozen=True)
@@ -167,7 +171,20 @@ def _known(cls: type, body: Mapping[str, Any]) -> dict[str, Any]:
 
 def _rank(body: Mapping[str, Any]) -> RankReport:
     known = _known(RankReport, body)
+    known["own"] = _seconds(known.get("own", ()))
+    known["role"] = known.get("role", "")[:ROLE_MAX]
     return RankReport(**{**known, "state": RankState(known["state"])})
+
+
+def _seconds(values: Any) -> tuple[float, ...]:
+    """Read the own times of a rank's steps; raises `TypeError` for what cannot be some."""
+    if not isinstance(values, (list, tuple)) or len(values) > STEPS:
+        raise TypeError(f"own: not a list of at most {STEPS} numbers")
+    for value in values:
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not number or not 0 <= value < SECONDS_MAX:
+            raise TypeError(f"own: not seconds: {value!r:.40}")
+    return tuple(map(float, values))
 
 
 def _note(body: Mapping[str, Any]) -> Note:

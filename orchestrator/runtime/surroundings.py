@@ -31,6 +31,7 @@ class Surroundings:
     generation: int = 0  #: number of the generation within the attempt
     memory_floor: int = 0  #: number of the oldest generation whose states in memory count
     resume_step: int | None = None  #: step of the commit that every rank loads
+    collectives: str | None = None  #: folder for the records of collectives; None: none are kept
 
     @property
     def writer(self) -> str:
@@ -59,6 +60,7 @@ def read(environ: Mapping[str, str], checkpoints: str | None = None) -> Surround
         generation=_number(environ, "HOLDFAST_GENERATION") or 0,
         memory_floor=_number(environ, "HOLDFAST_MEMORY_FLOOR") or 0,
         resume_step=_number(environ, "HOLDFAST_RESUME_STEP"),
+        collectives=environ.get("HOLDFAST_COLLECTIVES") or None,
     )
 
 

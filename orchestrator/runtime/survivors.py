@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from orchestrator.runtime.paces import Paces
 from orchestrator.runtime.rankprocess import RankProcess
 
 
@@ -63,6 +64,7 @@ class Survivors:
             return False
         rank.rank, rank.log = number, log
         rank.beat = rank.beat_at = rank.stopped_since = None
+        rank.paces = Paces()
         return True
 
     def dismiss(self) -> None:

@@ -33,6 +33,7 @@ from orchestrator.runtime.lineage import Commit, Fence, Lineage
 from orchestrator.runtime.manifests import Attestation, AttestationError, Layout, Manifest, Part
 from orchestrator.runtime.register import new_nonce
 from orchestrator.runtime.saving import Saver, SaveTimes
+from orchestrator.runtime.segments import Segments
 from orchestrator.runtime.surroundings import Surroundings
 from orchestrator.runtime.vault import (
     Checkpoint,
@@ -103,6 +104,7 @@ class Run:
         self._keeper = retention.Keeper(keep)
         self._drilled: set[str] = set()
         self._heart = Heart(around.heartbeat, around.rank)
+        self._segments = Segments(around)
         self._saver = Saver(self._heart)
         self._heart.beat()
 
@@ -165,6 +167,7 @@ class Run:
         self._saver = Saver(self._heart)
         self._heart.rank = around.rank
         self._heart.phase = "init"
+        self._segments.begin(around)
         self._heart.beat()
 
     def phase(self, name: str) -> AbstractContextManager[None]:
@@ -177,13 +180,23 @@ class Run:
         loss: float | None = None,
         tokens_per_second: float | None = None,
         data_wait: float | None = None,
+        own: float | None = None,
     ) -> None:
         """Say that `step` is completed. Ends the process (exit 93) if its generation is over.
 
-        `data_wait` is the share of the step, 0 to 1, that was spent waiting for samples.
+        `data_wait` is the share of the step, 0 to 1, that was spent waiting for samples. `own` are
+        the seconds of it in which this rank worked without waiting for others: what stragglers are
+        known by. Without it they are measured, where the collectives are blocking ones on the CPU.
         """
         self._stop_if_fenced()
-        self._heart.beat(step, loss, tokens_per_second, data_wait)
+        measured = self._segments.end(step, data_wait or 0.0)
+        self._heart.beat(
+            step, loss, tokens_per_second, data_wait, own=measured if own is None else own
+        )
+
+    def role(self, name: str) -> None:
+        """Say that only ranks of this role are alike: "last-stage". At most 40 characters."""
+        self._heart.role = name[:40]
 
     # ---------------------------------------------------------------- resuming
 

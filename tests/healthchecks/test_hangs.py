@@ -9,7 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from healthchecks.hangs import Entered, How, frames, groups, judge, last_entered
+from healthchecks.hangs import (
+    Entered,
+    How,
+    frames,
+    groups,
+    judge,
+    judge_records,
+    last_entered,
+)
 from orchestrator.runtime import stacks
 
 WAITS = """Process 41: python train.py
@@ -52,6 +60,37 @@ def test_if_all_entered_it_is_the_links() -> None:
 def test_half_behind_half_ahead_accuses_nobody() -> None:
     behind = AT._replace(sequence=6)
     assert judge({0: AT, 1: AT, 2: behind, 3: behind}, {}).ranks == ()
+
+
+def record(group: str, sequence: int, done: float | None) -> dict[str, object]:
+    facts = {"group": group, "sequence": sequence, "operation": "all_reduce", "size": 8}
+    return {**facts, "entered": 1.0, "done": done}
+
+
+def test_who_waits_in_another_group_is_a_victim_there() -> None:
+    """Ranks 0 and 1 are one pair, 2 and 3 the other; 3 is stuck, so 1 and then 0 wait as well."""
+    records = {
+        0: [record("world", 9, 2.0), record("pair0", 5, None)],
+        1: [record("world", 10, None), record("pair0", 4, 2.0)],
+        2: [record("world", 10, None), record("pair1", 4, 2.0)],
+        3: [record("world", 9, 2.0), record("pair1", 4, 2.0)],
+    }
+    assert judge_records(records, {}).ranks == ()  # half of the world is behind
+    records[0] = [record("world", 10, None), record("pair0", 4, 2.0)]
+    found = judge_records(records, {3: AWAY})
+    assert (found.how, found.ranks, found.stacks) == (How.BEHIND, (3,), {3: AWAY})
+    records[0] = [record("world", 9, 2.0), record("pair0", 5, None)]
+    records |= {rank: [record("world", 10, None)] for rank in (4, 5, 6)}
+    assert judge_records(records, {}).ranks == (3,), "0 waits in its pair"
+
+
+def test_records_decide_before_stacks_and_stacks_where_records_say_nothing() -> None:
+    records = {rank: [record("world", 7, None)] for rank in range(4)}
+    stacks = dict.fromkeys(range(4), WAITS)
+    assert judge_records(records, stacks).how is How.LINKS
+    assert judge_records({}, {**stacks, 1: AWAY}).ranks == (1,)
+    records[2] = [record("world", 6, 2.0)]
+    assert judge_records(records, {**stacks, 1: AWAY}).ranks == (2,)
 
 
 def test_stacks_tell_where_there_are_no_records() -> None:
