@@ -11,7 +11,7 @@ Pure, on plain data.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 from typing import NamedTuple
 
@@ -43,17 +43,30 @@ def stragglers(
     newest last; `roles`: ranks of different roles are not compared. Fewer than three ranks of a
     role, or too few steps, say nothing.
     """
-    by_role: dict[str, list[int]] = {}
-    for rank in own:
-        by_role.setdefault((roles or {}).get(rank, ""), []).append(rank)
-    found = [one for ranks in by_role.values() for one in _among(ranks, own)]
+    found = [one for ranks in _groups(own, roles) for one in _among(ranks, own)]
     return tuple(sorted(found, key=lambda one: -one.ratio))
 
 
+def compared(
+    own: Mapping[int, Sequence[float]], roles: Mapping[int, str] | None = None
+) -> frozenset[int]:
+    """Return the ranks of which something can be said: enough peers, and enough steps."""
+    return frozenset(rank for ranks in _groups(own, roles) for rank in ranks)
+
+
+def _groups(
+    own: Mapping[int, Sequence[float]], roles: Mapping[int, str] | None
+) -> Iterator[list[int]]:
+    by_role: dict[str, list[int]] = {}
+    for rank in own:
+        by_role.setdefault((roles or {}).get(rank, ""), []).append(rank)
+    for ranks in by_role.values():
+        if len(ranks) >= 3 and min(len(own[one]) for one in ranks) >= STEPS_MIN:
+            yield ranks
+
+
 def _among(ranks: Sequence[int], own: Mapping[int, Sequence[float]]) -> list[Straggler]:
-    steps = min((len(own[one]) for one in ranks), default=0)
-    if len(ranks) < 3 or steps < STEPS_MIN:
-        return []
+    steps = min(len(own[one]) for one in ranks)
     window = {one: own[one][len(own[one]) - min(WINDOW, steps) :] for one in ranks}
     usual = [median(column) for column in zip(*window.values(), strict=True)]
     ratios = {one: _ratios(times, usual) for one, times in window.items()}

@@ -15,6 +15,7 @@ from orchestrator.core.jobs import OVER, AttemptState
 from orchestrator.core.nodes import ClusterName, JobName, Node, NodeName, NodeState
 from orchestrator.core.observations import AgentSeen, Observation, RegisterSilent
 from orchestrator.core.outlook import hurries
+from orchestrator.core.slowness import slowness
 from orchestrator.daemon.clock import Clock
 from orchestrator.daemon.pools import Pools
 from orchestrator.daemon.rhythm import CLOSER, Bell
@@ -57,6 +58,8 @@ class Eyes:
                     every = self.sites[node.cluster].health_every
                     every /= hurry_of(node, self.hurries)
                     self._ask(node.cluster, replace(asked, health_seconds=every), token)
+                if slow := tuple(slowness(fleet)):
+                    self.post(slow)
             case Bell.PROBES:
                 self.hurries = hurries(fleet.beliefs.cohorts, fleet.now)
                 for name in nodes_to_probe(fleet, self.probe_every, self.hurries):
