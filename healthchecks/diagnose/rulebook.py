@@ -15,7 +15,10 @@ from typing import Any, NamedTuple
 HERE = Path(__file__).parent
 FILES = ("gpu", "network", "host", "storage", "application")
 XID_LITERAL = "nvrm: xid ("
-XID_PATTERN = r"nvrm: xid \((?:pci:)?[0-9a-f:.]+[^)\n]*\)?[^:\n]*: (?P<xid>\d+)\b"
+#: Nothing in it gives back what it took: a line of digits without an end must not take seconds.
+_XID_CLOSED = r"[0-9a-f:.]++[^)\n]*+\)[^:\n]*+"
+_XID_OPEN = r"[0-9a-f:.]{0,40}[0-9a-f][^):\n]{0,80}+"  #: the bracket was cut off
+XID_PATTERN = rf"nvrm: xid \((?:pci:)?(?:{_XID_CLOSED}|{_XID_OPEN}): (?P<xid>\d+)\b"
 XID_HARDWARE, XID_APPLICATION = 95, 76  #: strengths: hardware first, wherever it stands
 
 Answer = bool | str  #: true, false, or "unknown"

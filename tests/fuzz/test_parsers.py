@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.fuzz.parsers import PARSERS, Parser, feed
+from tests.fuzz.parsers import PARSERS, SLOW, Parser, feed
 
 
 @pytest.mark.parametrize("parser", PARSERS, ids=lambda one: one.name)
@@ -18,10 +20,13 @@ def test_near_misses_are_read(parser: Parser) -> None:
 @settings(max_examples=100, deadline=None)
 @given(raw=st.binary(max_size=2000))
 @example(raw=b"[" * 5000)
+@example(raw=b"9" * 400 + b"NVRM: Xid (PCI:000" + b"9" * 400)  # 4 s, found by `make fuzz`
 @example(raw=b"a]" * 2000 + b"error")
 @example(raw=b"collective " * 400)
 @example(raw=b"loss " * 800 + b"nan")
 @example(raw=b"checkpoint world_size mismatch " * 130)
 @example(raw=b"gpu overheat nvlink nvswitch " * 140)
 def test_any_bytes_are_read(parser: Parser, raw: bytes) -> None:
+    began = time.process_time()
     parser.read(raw)
+    assert time.process_time() - began < SLOW
