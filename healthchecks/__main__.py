@@ -65,6 +65,7 @@ def parser() -> argparse.ArgumentParser:
     add("--idle", action="store_true", help="no job is here: what runs on a GPU was left over")
     add("--cluster", metavar="FILE", help="what to expect of a node here (JSON); - reads stdin")
     add("--state", metavar="DIR", help="remember counters here between runs, to judge their growth")
+    add("--listen", action="store_true", help="write down XIDs in --state as the driver tells them")
     add("--pair", metavar="JSON", help="be one of two nodes that test the link between them")
     add("--record", metavar="DIR", help="keep what was seen and said here, as case files")
     add("--boot-id", metavar="ID", help="instead of the kernel's")
@@ -86,6 +87,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         cluster = _cluster(given.cluster)
     except (OSError, ValueError) as error:
         parser().error(f"--cluster {given.cluster}: {error}")
+    boot_id = given.boot_id or runner.this_boot(given.root)
+    if given.listen:
+        return _listen(given.state, boot_id)
     settings = Settings(
         root=given.root,
         kernel_log=given.kernel_log,
@@ -96,6 +100,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         idle=given.idle,
         soak=given.soak,
         cluster=cluster,
+        state=given.state,
+        boot_id=boot_id,
     )
     try:
         own = _plugins(given.plugin)
@@ -107,7 +113,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser().error(f"no check is named {error}; there are {', '.join(runner.NAMES)}")
     if given.learn:
         return _learn(given.learn, settings, given.limit)
-    boot_id = given.boot_id or runner.this_boot(given.root)
     memory = _memory(given.state, boot_id)
     ran = runner.run(checks, settings, boot_id=boot_id, limit=given.limit, memory=memory)
     if given.record:
@@ -143,6 +148,16 @@ def _memory(folder: str | None, boot_id: str) -> Memory | None:
     from healthchecks.memory import Memory
 
     return Memory(Path(folder), boot_id)
+
+
+def _listen(folder: str | None, boot_id: str) -> int:
+    if folder is None:
+        parser().error("--listen writes into a folder: name it with --state DIR")
+    from pathlib import Path
+
+    from healthchecks.listening import listen
+
+    return listen(Path(folder), boot_id)
 
 
 def _pair(request: str) -> int:

@@ -35,6 +35,8 @@ class Settings(NamedTuple):
     disks: tuple[str, ...] = ("/tmp",)  #: each is examined by itself
     fast: bool = False  #: leave out what touches the disk or asks the time service
     idle: bool = False  #: no job is here: whatever still runs on a GPU was left over
+    state: str | None = None  #: folder of what earlier runs, and a listener, left here
+    boot_id: str = ""  #: of the present boot
     soak: float = 0.0  #: seconds under load, at the level of acceptance
     cluster: Mapping[str, Any] = {}  #: what is expected of a node of this cluster, see `catalog`
 

@@ -1,8 +1,10 @@
-"""XID errors of the NVIDIA driver, from the kernel log.
+"""XID errors of the NVIDIA driver, from the kernel log and from NVML's events.
 
-NVML's events omit some codes and need a listener; the log needs neither and tells of GPUs that no
-longer answer at all. What each code means stands in `catalog/xid.json`. One finding per GPU: its
-gravest code, of equally grave ones the first, because later ones are often consequences.
+The log tells of every code, and of GPUs that no longer answer at all. Events omit some codes and
+need a listener (`listening`), but are told where the log may not be read, or was overwritten. One
+that both tell counts once: same GPU, same code, at most `SAME` seconds apart. What each code means
+stands in `catalog/xid.json`. One finding per GPU: its gravest code, of equally grave ones the
+first, because later ones are often consequences.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ _LOST = re.compile(
 )
 _BOARD = re.compile(rf"NVRM: GPU at {_PCI}: GPU-")
 _SERIAL = re.compile(r"NVRM: GPU Board Serial Number: (?P<serial>\w+)")
+SAME = 10.0  #: seconds between a line's stamp and the event's: the log is dated from the boot
 EMPTY: Mapping[str, Any] = {}
 _OFF_THE_BUS = 79
 _NVLINK5 = range(144, 151)  #: the line itself says whether it was fatal
@@ -32,13 +35,42 @@ _RECOVERY = 154  #: no fault by itself: it names what the driver wants done
 
 def probe(settings: Settings) -> dict[str, Any]:
     """Read the kernel's words about XIDs since its last start."""
-    text = kernel_log.read(settings.kernel_log, settings.root)
+    events = _told(settings)
+    try:
+        text = kernel_log.read(settings.kernel_log, settings.root)
+    except OSError:
+        if not events:
+            raise
+        text = ""
     lines = text.splitlines()
     ours = [one for one in kernel_log.of_this_boot(lines) if one.said.startswith("NVRM: ")]
     if settings.since:  # rarely asked for, and reading times is slow
         ours = _newer(ours, settings)
     said = [one.said for one in ours]
-    return {"lines": len(lines), "said": said, "gpus": pci.gpus(settings.root)}
+    facts = {"lines": len(lines), "said": said, "gpus": pci.gpus(settings.root)}
+    return {**facts, "events": events, "times": _times(ours, settings)} if events else facts
+
+
+def _told(settings: Settings) -> list[dict[str, Any]]:
+    """Read what a listener wrote down, if there is one."""
+    if settings.state is None:
+        return []
+    from pathlib import Path
+
+    from healthchecks import listening
+
+    told = listening.read(Path(settings.state), settings.boot_id)
+    return [one for one in told if one["at"] >= settings.since]
+
+
+def _times(lines: list[KernelLine], settings: Settings) -> list[float | None]:
+    """Return when each line was said, in epoch seconds; only of those that tell of an XID."""
+    booted = kernel_log.booted_at(settings.root)
+    tell = (any(_events([one.said])) for one in lines)
+    return [
+        kernel_log.said_at(one, booted) if tells else None
+        for one, tells in zip(lines, tell, strict=True)
+    ]
 
 
 def _newer(lines: list[KernelLine], settings: Settings) -> list[KernelLine]:
@@ -53,7 +85,7 @@ def judge(facts: dict[str, Any], settings: Settings) -> list[Finding]:
     own = settings.expected("xid") or {}
     serials = _serials(facts["said"])
     by_gpu: dict[str, list[Finding]] = {}
-    for address, code, text in _events(facts["said"]):
+    for address, code, text in (*_events(facts["said"]), *_unlogged(facts)):
         component = _component(address, facts["gpus"])
         finding = classify(code, text, own)._replace(
             component=component, serial=serials.get(address, "")
@@ -80,6 +112,32 @@ def classify(code: int, text: str, own: Mapping[str, Any] = EMPTY) -> Finding:
         severity, remedy = _recovery(text)
     evidence = f"Xid {code} ({entry.name}): {text}" if text else f"Xid {code} ({entry.name})"
     return Finding("xid", "host", severity, entry.fault, evidence, str(code), remedy)
+
+
+def _unlogged(facts: dict[str, Any]) -> Iterator[tuple[str, int, str]]:
+    """Yield what only NVML told: each line of the log stands for one event at most."""
+    if not facts.get("events"):
+        return
+    logged: list[tuple[str, int, float | None]] = [
+        (address, code, at)
+        for line, at in zip(facts["said"], facts["times"], strict=True)
+        for address, code, _ in _events([line])
+    ]
+    for event in facts["events"]:
+        far = SAME + 1  # a line without a time fits any event, but one that is dated fits better
+        fits = [
+            far if (address, code) != (event["pci"], event["code"]) else _apart(at, event["at"])
+            for address, code, at in logged
+        ]
+        nearest = min(range(len(fits)), key=fits.__getitem__, default=None)
+        if nearest is not None and fits[nearest] <= SAME:
+            del logged[nearest]
+        else:
+            yield event["pci"], event["code"], "told by NVML, not by the kernel log"
+
+
+def _apart(at: float | None, told_at: float) -> float:
+    return SAME if at is None else abs(at - told_at)
 
 
 def _events(said: Iterable[str]) -> Iterator[tuple[str, int, str]]:

@@ -93,7 +93,7 @@ def _local(settings: Settings, cluster: ClusterSettings) -> Site:
         return [*argv, "--kernel-log", str(home(node) / "kernel.log"), "--disk", str(home(node))]
 
     def health(node: str, boot_id: str) -> tuple[str, ...]:
-        argv = [*_healthchecks(gpus), *options(node)]
+        argv = [*_healthchecks(gpus), *options(node), *_state(gpus, home(node))]
         return tuple([*argv, "--boot-id", boot_id] if boot_id else argv)
 
     provider = LocalProvider(folder, machines)
@@ -129,7 +129,7 @@ def _ssh(settings: Settings, cluster: ClusterSettings) -> Site:
 
     def health(node: str, boot_id: str) -> tuple[str, ...]:
         del boot_id  # the kernel's own is the truth there
-        return checks(node)
+        return (*checks(node), *_state(_gpus(settings, cluster), home(node)))
 
     def tunnel(node: str, host: str, port: int, limit: float) -> AbstractContextManager[Connection]:
         return fleet.connect(node, host, port, limit)
@@ -168,7 +168,7 @@ def _slurm(settings: Settings, cluster: ClusterSettings, *, visiting: bool) -> S
 
     def health(node: str, boot_id: str) -> tuple[str, ...]:
         del boot_id  # the kernel's own is the truth there
-        return checks(node)
+        return (*checks(node), *_state(_gpus(settings, cluster), holds.home(node)))
 
     return Site(
         cluster=ClusterName(cluster.name),
@@ -264,6 +264,11 @@ def _options(settings: Settings, cluster: ClusterSettings) -> tuple[str, ...]:
     log = settings.health.kernel_log
     options = ("-o", "json", "--expect-gpus", str(_gpus(settings, cluster)))
     return options if log is None else (*options, "--kernel-log", log)
+
+
+def _state(gpus: int, home: Path) -> tuple[str, ...]:
+    """Return where the checks of nodes with GPUs leave what the next run, or a listener, needs."""
+    return ("--state", str(home / "checks")) if gpus else ()
 
 
 def _gpus(settings: Settings, cluster: ClusterSettings) -> int:

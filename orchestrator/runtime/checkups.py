@@ -15,7 +15,7 @@ import selectors
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -25,6 +25,9 @@ from orchestrator.runtime.spec import AgentSpec
 BYTES_MAX = 64 * 1024  #: of output of one run
 FINDINGS_MAX = 200
 EVERY_MIN, EVERY_MAX = 0.2, 86_400.0  #: seconds between two runs that may be asked for
+
+STATE = "--state"  #: checks that are told this read there what a listener writes down
+LISTENER_EVERY, LISTENER_AGAIN = 2.0, 60.0  #: seconds between looks at it; until another try
 
 
 class Checkups:
@@ -38,6 +41,8 @@ class Checkups:
         self._every = spec.health_every
         self._next_at = 0.0
         self._limit_at = 0.0
+        self._listener: subprocess.Popen[bytes] | None = None
+        self._listen_at = 0.0
         self.findings: tuple[Mapping[str, Any], ...] = ()
 
     def pace(self, seconds: Any) -> None:
@@ -51,26 +56,41 @@ class Checkups:
         """Start a run that is due, end one that takes too long. Never blocks."""
         if self._spec.health is None:
             return
+        self._keep_listening(now)
         if self._child is None:
             if now >= self._next_at:
                 self._start(now)
         elif now >= self._limit_at:
             self._finish(f"no answer within {self._spec.health_limit:g} s")
 
+    def _keep_listening(self, now: float) -> None:
+        """Keep a listener of the driver's events beside checks that read what it writes down.
+
+        Exit code 0 of it means that there is nothing to listen to here.
+        """
+        argv = self._spec.health or ()
+        if STATE not in argv or now < self._listen_at:
+            return
+        if self._listener is not None:
+            if self._listener.poll() is None:
+                self._listen_at = now + LISTENER_EVERY
+                return
+            ended, self._listener = self._listener.returncode, None
+            self._listen_at = now + LISTENER_AGAIN if ended else float("inf")
+            return
+        try:
+            self._listener = _spawn((*argv, "--listen"), subprocess.DEVNULL)
+        except (OSError, subprocess.SubprocessError):  # the checks say that they cannot be started
+            self._listen_at = now + LISTENER_AGAIN
+            return
+        self._listen_at = now + LISTENER_EVERY
+
     def _start(self, now: float) -> None:
         self._next_at = now + self._every
         self._limit_at = now + self._spec.health_limit
         self._out.clear()
-        parent = os.getpid()
         try:
-            self._child = subprocess.Popen(
-                list(self._spec.health or ()),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-                preexec_fn=lambda: die_with(parent),
-            )
+            self._child = _spawn(self._spec.health or (), subprocess.PIPE)
         except (OSError, subprocess.SubprocessError) as error:
             self.findings = (self._unknown(f"cannot be started: {error}"),)
             return
@@ -129,8 +149,24 @@ class Checkups:
         }
 
     def close(self) -> None:
-        """End a run that is under way."""
+        """End a run that is under way, and the listener."""
         self._finish("the agent ends")
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener.kill()
+            _DYING.append(listener)
+
+
+def _spawn(argv: Sequence[str], out: int) -> subprocess.Popen[bytes]:
+    parent = os.getpid()
+    return subprocess.Popen(
+        list(argv),
+        stdin=subprocess.DEVNULL,
+        stdout=out,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        preexec_fn=lambda: die_with(parent),
+    )
 
 
 _DYING: list[subprocess.Popen[bytes]] = []

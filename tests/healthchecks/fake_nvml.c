@@ -4,6 +4,7 @@
  *   rc.FUNCTION    the code that the function returns, without "nvml" and "Device", e.g. 3.rc.GetUUID=15
  *   rc             the code that every function of the GPU returns (15: the GPU is lost)
  *   hang.FUNCTION  any value: the function never returns
+ *   event          GPU:CODE, an XID; each such line is told once, in their order
  * The file is read anew at each call, so that a test may change it while a reader runs. */
 #include <stdint.h>
 #include <stdio.h>
@@ -12,7 +13,7 @@
 #include <unistd.h>
 
 #define GPUS_MAX 64
-enum { SUCCESS = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, TOO_SMALL = 7 };
+enum { SUCCESS = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, TOO_SMALL = 7, TIMEOUT = 10 };
 typedef unsigned int u32;
 typedef unsigned long long u64;
 typedef struct { int index; } Gpu;
@@ -146,6 +147,47 @@ int nvmlDeviceGetPciInfo_v3(void *handle, Pci *out) {
   return SUCCESS;
 }
 int nvmlDeviceValidateInforom(void *handle) { ENTER(handle); return SUCCESS; }
+
+/* events: whoever registered is told of each XID that came since */
+typedef struct { void *device; u64 type, data; u32 gpu_instance, compute_instance; } Event;
+static int registered[GPUS_MAX], told;
+int nvmlEventSetCreate(void **out) {
+  static int set;
+  ENTER(NULL);
+  *out = &set;
+  return SUCCESS;
+}
+int nvmlEventSetFree(void *set) { (void)set; return SUCCESS; }
+int nvmlDeviceGetSupportedEventTypes(void *handle, u64 *out) { ENTER(handle); *out = 8; return SUCCESS; }
+int nvmlDeviceRegisterEvents(void *handle, u64 types, void *set) {
+  (void)set;
+  ENTER(handle);
+  registered[gpu] = (types & 8) != 0;
+  return SUCCESS;
+}
+static int next_event(u32 *gpu, u64 *xid) {
+  const char *path = getenv("FAKE_NVML");
+  FILE *file = path ? fopen(path, "r") : NULL;
+  char line[512];
+  int seen = 0, found = 0;
+  while (file && !found && fgets(line, sizeof line, file))
+    if (sscanf(line, "event=%u:%llu", gpu, xid) == 2 && ++seen > told) found = 1;
+  if (file) fclose(file);
+  told += found;
+  return found && *gpu < GPUS_MAX && registered[*gpu];
+}
+int nvmlEventSetWait_v2(void *set, Event *out, u32 limit) {
+  u32 which;
+  u64 xid;
+  (void)set;
+  ENTER(NULL);
+  for (u32 waited = 0; waited <= limit; waited += 20, usleep(20000)) {
+    if (!next_event(&which, &xid)) continue;
+    *out = (Event){&gpus[which], 8, xid, 0xFFFFFFFF, 0xFFFFFFFF};
+    return SUCCESS;
+  }
+  return TIMEOUT;
+}
 
 /* memory */
 typedef struct { u64 total, free, used; } Memory;

@@ -383,3 +383,45 @@ def test_checks_that_cannot_be_started_are_unknown() -> None:
         made.tend(time.monotonic())
     (finding,) = made.findings
     assert "cannot be started" in finding["evidence"]
+
+
+@pytest.mark.parametrize(("code", "starts"), [(0, 1), (3, 3)])
+def test_a_listener_is_kept_beside_checks_that_read_it(
+    tmp_path: Path, code: int, starts: int
+) -> None:
+    """With exit code 0 it says that there is nothing to listen to; else it is tried again."""
+    script = (
+        "import sys\n"
+        f"if '--listen' in sys.argv: open({str(tmp_path / 'starts')!r}, 'a').write('x'); "
+        f"sys.exit({code})\n"
+        "print('{\"coverage\": {}}')"
+    )
+    spec = AgentSpec(
+        node="a",
+        job="j",
+        attempt=1,
+        token=1,
+        key=KEY,
+        command=("true",),
+        workdir="/",
+        health=(sys.executable, "-c", script, "--state", str(tmp_path)),
+        health_every=3600.0,
+        health_limit=60.0,
+    )
+    with selectors.DefaultSelector() as selector:
+        made = Checkups(spec, selector)
+        clock = time.monotonic()
+
+        def look() -> int:
+            nonlocal clock
+            clock += 20.0  # the agent's clock, much faster than the processes
+            made.tend(clock)
+            time.sleep(0.01)
+            return (tmp_path / "starts").exists() and len((tmp_path / "starts").read_text())
+
+        wait_for(lambda: look() >= starts, limit=60)
+        for _ in range(20):
+            look()
+        assert look() == 1 if code == 0 else look() >= starts
+        made.close()
+    wait_for(lambda: checkups.bury() == 0)
