@@ -61,6 +61,7 @@ class Launch(TypedDict):
     preload: NotRequired[list[str]]  #: modules of the warm parent
     survivors: NotRequired[str]  #: "keep" or "restart"
     memory_max: NotRequired[int]  #: bytes of snapshots per node
+    partner_rate: NotRequired[float]  #: bytes a second of copies in a standby's memory
 
 
 class Span(Strict):
@@ -281,6 +282,12 @@ class JobFile(Strict):
     memory_max_gb: float | None = Field(
         default=None, ge=0, description="memory for snapshots per node; default: a quarter of it"
     )
+    partner_rate_mb_s: float | None = Field(
+        default=None,
+        ge=0,
+        description="megabytes a second at which snapshots are copied to a standby's memory; "
+        "0: they are not; default: 200",
+    )
 
     @model_validator(mode="after")
     def _one_meaning(self) -> Self:
@@ -352,6 +359,8 @@ class JobFile(Strict):
             launch["survivors"] = self.survivors
         if self.memory_max_gb is not None:
             launch["memory_max"] = int(self.memory_max_gb * 1e9)
+        if self.partner_rate_mb_s is not None:
+            launch["partner_rate"] = self.partner_rate_mb_s * 1e6
         if self.secrets:
             launch["secrets"] = {
                 name: one.model_dump(exclude_none=True) for name, one in self.secrets.items()

@@ -28,7 +28,16 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import HoldfastError, PermanentError, TransientError
-from orchestrator.runtime import checkups, chores, grants, ladder, processes, reports, words
+from orchestrator.runtime import (
+    checkups,
+    chores,
+    grants,
+    ladder,
+    partner,
+    processes,
+    reports,
+    words,
+)
 from orchestrator.runtime import spec as specs
 from orchestrator.runtime import turns as t
 from orchestrator.runtime.chores import Bench
@@ -86,6 +95,7 @@ class Agent:
         self._ranks_fds: set[int] = set()
         self._reports: tuple[RankReport, ...] = ()
         self._checkups = checkups.Checkups(spec, self._selector)
+        self._partner = partner.Partner(spec, place, self._ranks.memory, self._selector)
         self._notes = Notebook()
         self._store = StoreProcess(spec.python, spec.host)
         self._register = (
@@ -189,6 +199,7 @@ class Agent:
         self._feed(t.Tick())
         self._listener.sweep()
         self._mouth.tend()
+        self._tend_partner()
         self._checkups.tend(time.monotonic())
         checkups.bury()
         if time.monotonic() >= self._warm_at:
@@ -232,7 +243,7 @@ class Agent:
             for key, mask in self._selector.select(0.05):
                 if key.fileobj is not self._tether:
                     key.data(mask)
-        for part in (self._mouth, self._listener, self._checkups, self._ranks):
+        for part in (self._mouth, self._listener, self._checkups, self._partner, self._ranks):
             part.close()
         self._store.stop()
 
@@ -355,6 +366,15 @@ class Agent:
             self._look_for_fence()
         self._watch_heartbeats()
 
+    def _tend_partner(self) -> None:
+        """Have snapshots copied to a standby's memory while this generation runs."""
+        machine = self._machine
+        current = machine.current if machine.phase is Phase.RUNNING else None
+        members = () if current is None else current.members
+        to = partner.candidates(machine.me, members, machine.grant)
+        for kind, text, data in self._partner.tend(to):
+            self._notes.write(kind, text, data)
+
     def _tell_once(self, key: str, given: t.Given) -> None:
         if key not in self._told and self._machine.phase is not Phase.CLEAR:
             self._told.add(key)
@@ -393,6 +413,8 @@ class Agent:
             with suppress(BadWordError):  # of another version: it counts as silence
                 self._feed(t.Heard(words.decode(body.get("word"))))
             return {}
+        if ask == "harbour":
+            return self._harbour()
         try:
             return self._answer_controller(ask, body)
         except OSError as error:
@@ -410,6 +432,13 @@ class Agent:
         if ask == "gone":
             return self._take_gone(body.get("members"))
         raise PermanentError(f"nobody knows how to {str(ask)[:40]!r} here")
+
+    def _harbour(self) -> dict[str, Any]:
+        """Tell a peer where copies of its snapshots are taken in; a member takes none."""
+        latest = self._machine.latest
+        if latest is not None and self._machine.me in latest.members:
+            raise PermanentError("this node is a member of the gang itself")
+        return {"port": self._partner.door()}
 
     def _check_token(self, token: object) -> None:
         """Refuse a controller that lost its lease; remember the highest token on disk."""

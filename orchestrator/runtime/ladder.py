@@ -1,10 +1,10 @@
 """The ladder of recovery: which state the ranks of a new generation go on from.
 
-Live state of a survivor, then a snapshot in memory, then the durable commit that the generation's
-record names. What is in memory counts only if it came into being after the last step down: a
-generation that must load from the vault (the first of an attempt, after a commit that did not
-verify, after the same failure twice, or bounded by its grant) is a floor under which no memory is
-used any more.
+Live state of a survivor, then a snapshot in the node's own memory, then one that the node holds for
+its partner, then the durable commit that the generation's record names. What is in memory counts
+only if it came into being after the last step down: a generation that must load from the vault (the
+first of an attempt, after a commit that did not verify, after the same failure twice, or bounded by
+its grant) is a floor under which no memory is used any more.
 
 Pure, standard library only, Python 3.10.
 """
@@ -37,6 +37,7 @@ class Offer:
     node: str
     live: Image | None = None  #: in its model, at a step boundary
     memory: tuple[Image, ...] = ()  #: in its node's memory
+    partner: tuple[Image, ...] = ()  #: in its node's memory, copied there from another node
     exposes: bool = False  #: it could put its live state there
 
 
@@ -47,15 +48,23 @@ class Choice:
     image: Image | None
     holders: tuple[int, ...] = ()  #: ranks that have it live
     keepers: tuple[int, ...] = ()  #: ranks whose node has it in memory
+    partners: tuple[int, ...] = ()  #: ranks whose node has only a partner's copy of it
     why: str = ""
 
     def source(self, rank: int) -> str:
-        """Name the rung that a rank takes it from: live, memory, peer or vault."""
+        """Name the rung that a rank takes it from: live, memory, partner, peer or vault."""
         if self.image is None:
             return "vault"
         if rank in self.holders:
             return "live"
-        return "memory" if rank in self.keepers else "peer"
+        if rank in self.keepers:
+            return "memory"
+        return "partner" if rank in self.partners else "peer"
+
+    @property
+    def sources(self) -> tuple[int, ...]:
+        """The ranks that come to have it by themselves."""
+        return tuple(sorted({*self.holders, *self.keepers, *self.partners}))
 
 
 def choose(offers: Mapping[int, Offer], floor: int, resume_step: int | None) -> Choice:
@@ -75,11 +84,18 @@ def choose(offers: Mapping[int, Offer], floor: int, resume_step: int | None) -> 
         return Choice(None, why=f"step {best.step} in memory is older than the commit")
     holders = tuple(sorted(rank for rank, offer in offers.items() if offer.live == best))
     keepers = tuple(sorted(rank for rank, offer in offers.items() if best in offer.memory))
-    return Choice(best, holders, keepers, f"step {best.step} of generation {best.generation}")
+    partners = tuple(
+        sorted(
+            rank for rank, offer in offers.items() if best in offer.partner and rank not in keepers
+        )
+    )
+    why = f"step {best.step} of generation {best.generation}"
+    return Choice(best, holders, keepers, partners, why)
 
 
 def _images(offer: Offer) -> Iterable[Image]:
-    return offer.memory if offer.live is None else (offer.live, *offer.memory)
+    live = () if offer.live is None else (offer.live,)
+    return (*live, *offer.memory, *offer.partner)
 
 
 def memory_floor(lineage: Lineage, latest: Generation) -> int:

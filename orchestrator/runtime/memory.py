@@ -22,11 +22,13 @@ from typing import Any
 
 from orchestrator.runtime.ladder import Image
 
+OWN, PARTNER = "own", "partner"  #: whose snapshots a segment holds: this node's, another's
 VERSION = 1  #: of the head's format
 SLOTS = 2
 HEAD_BYTES = 65_536
 _MAGIC = b"HFSNAP\x00\x01"
 _ALIGN = 4_096
+_SEALED = len(_MAGIC) + 4 + 32  #: bytes of a head before its text: magic, length, SHA-256
 
 
 class TornError(Exception):
@@ -77,6 +79,39 @@ class Head:
         return Image(self.generation, self.step)
 
 
+def verify(head: Head, body: memoryview) -> None:
+    """Raise `TornError` unless a body is what its head says."""
+    _, sum_ = hasher(head.hash)
+    sum_.update(body)
+    if len(body) != head.bytes or sum_.hexdigest() != head.digest:
+        raise TornError(f"step {head.step} has other bytes than were hashed")
+
+
+def decode_head(body: Any) -> Head:
+    """Read a head; raises `TornError` if it is not one. A peer or a torn page may say anything."""
+    try:
+        fields = dict(body)
+        if fields.pop("version") != VERSION:
+            raise TornError("a head of another version")
+        head = Head(**fields)
+        numbers = (head.generation, head.step, head.tree_bytes, head.bytes)
+        texts = (head.run, head.hash, head.digest)
+        if any(type(one) is not int or one < 0 for one in numbers) or not all(
+            isinstance(one, str) for one in texts
+        ):
+            raise TornError("a head with other types")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise TornError(f"not a head: {error!r}") from error
+    if not (isinstance(head.attestation, dict) and head.tree_bytes <= head.bytes):
+        raise TornError("a head that contradicts itself")
+    return head
+
+
+def encode_head(head: Head) -> dict[str, Any]:
+    """Return a head as plain JSON types."""
+    return {"version": VERSION, **asdict(head)}
+
+
 class Segment:
     """A mapped segment: written by one rank, read by any rank of its node."""
 
@@ -106,23 +141,24 @@ class Segment:
                 found[slot] = head
         return found
 
+    def stamp(self) -> tuple[bytes, ...]:
+        """Return what changes whenever a slot is erased or published; much cheaper than `heads`."""
+        return tuple(self._map[s * self._slot : s * self._slot + _SEALED] for s in range(SLOTS))
+
     def _head(self, slot: int) -> Head | None:
         raw = self._map[slot * self._slot : slot * self._slot + HEAD_BYTES]
         if raw[: len(_MAGIC)] != _MAGIC:
             return None
-        start = len(_MAGIC) + 4 + 32
+        start = _SEALED
         length = int.from_bytes(raw[len(_MAGIC) : len(_MAGIC) + 4], "little")
         data = raw[start : start + length]
         if hashlib.sha256(data).digest() != raw[len(_MAGIC) + 4 : start]:
             return None
         try:
-            body = json.loads(data)
-            if body.pop("version") != VERSION:
-                return None
-            head = Head(**body)
-        except (ValueError, KeyError, TypeError, AttributeError):
+            head = decode_head(json.loads(data))
+        except (ValueError, TornError):
             return None
-        return head if 0 <= head.tree_bytes <= head.bytes <= self.body_max else None
+        return head if head.bytes <= self.body_max else None
 
     def body(self, slot: int) -> memoryview:
         """Return a slot's body, as large as it may be."""
@@ -135,10 +171,7 @@ class Segment:
         if head is None:
             raise TornError("no whole head")
         body = self.body(slot)[: head.bytes]
-        _, sum_ = hasher(head.hash)
-        sum_.update(body)
-        if sum_.hexdigest() != head.digest:
-            raise TornError(f"step {head.step} has other bytes than were hashed")
+        verify(head, body)
         return head, body
 
     def spare_slot(self) -> int:
@@ -152,7 +185,7 @@ class Segment:
 
     def publish(self, slot: int, head: Head) -> None:
         """Write a slot's head; its body is whole."""
-        data = json.dumps({"version": VERSION, **asdict(head)}).encode()
+        data = json.dumps(encode_head(head)).encode()
         seal = len(data).to_bytes(4, "little") + hashlib.sha256(data).digest()
         start = slot * self._slot
         if len(_MAGIC) + len(seal) + len(data) > HEAD_BYTES:

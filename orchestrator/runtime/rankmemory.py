@@ -14,7 +14,7 @@ from orchestrator.errors import TransientError, UserError
 from orchestrator.runtime import snapshots
 from orchestrator.runtime.capture import Flat, Snapshotter, rebuild
 from orchestrator.runtime.ladder import Image
-from orchestrator.runtime.memory import Head, Segment, TornError, segment_bytes
+from orchestrator.runtime.memory import OWN, Head, Segment, TornError, segment_bytes
 from orchestrator.runtime.rankline import Line
 
 LOG = logging.getLogger(__name__)
@@ -27,6 +27,7 @@ class Found:
 
     segment: Segment
     slot: int
+    kind: str = OWN  #: PARTNER for what another node's agent copied here
 
     def read(self) -> tuple[Head, Any]:
         """Return its head and state, verified; the tensors are views: copy what is kept.
@@ -42,6 +43,14 @@ class Found:
         if bad is not None:
             raise TornError(f"step {head.step}: {bad} holds NaN")
         return head, state
+
+    def still_holds(self, head: Head) -> bool:
+        """Say whether it is still whole: a late copy of another node may have come over it."""
+        try:
+            again, _ = self.segment.read(self.slot)
+        except TornError:
+            return False
+        return again == head
 
 
 class RankMemory:
@@ -102,20 +111,22 @@ class RankMemory:
         Those of generations below `floor` do not count; of one state one copy is enough.
         """
         found: dict[Image, Found] = {}
-        for segment, slot, head in self._slots(floor):
-            found.setdefault(head.image, Found(segment, slot))
+        for image, one in self._found(floor):
+            found.setdefault(image, one)
         return found
 
-    def _slots(self, floor: int) -> Iterator[tuple[Segment, int, Head]]:
+    def _found(self, floor: int) -> Iterator[tuple[Image, Found]]:
+        """Yield what there is, the node's own first."""
         if self._line is None:
             return
         try:
-            _, descriptors = self._line.ask({"say": "segments"})
+            said, descriptors = self._line.ask({"say": "segments"})
         except TransientError as error:
             LOG.warning("snapshots in memory are not used: %s", error)
             return
-        for descriptor in descriptors:
+        kinds = said.get("kinds", [OWN] * len(descriptors))
+        for kind, descriptor in sorted(zip(kinds, descriptors, strict=True)):
             segment = Segment(descriptor)
             for slot, head in segment.heads().items():
                 if head.run == self._run and head.generation >= floor:
-                    yield segment, slot, head
+                    yield head.image, Found(segment, slot, kind)

@@ -95,6 +95,11 @@ class Ranks:
     def _opaque(self) -> bool:
         return self._spec.launch == "command"
 
+    @property
+    def memory(self) -> MemoryKeeper:
+        """The memory that this node has for snapshots."""
+        return self._memory
+
     # starting
 
     def prepare(self) -> None:

@@ -77,8 +77,9 @@ class Note:
     `kind` is one of: agent-started, grant-accepted, grant-refused, generation-formed,
     generation-void, rank-exited, rank-stopped, suspected (a stall, with stacks in `data`), hang,
     peer-lost, cold-start (though a preload was named), not-kept (a survivor did not leave in time),
-    recovered (from which rung), commit, commit-failed, verification-failed, resumed, finished,
-    failed, stopped, alone, foreign-fence.
+    recovered (from which rung), partner-copy (a standby keeps snapshots), partner-copy-failed,
+    commit, commit-failed, verification-failed, resumed, finished, failed, stopped, alone,
+    foreign-fence.
     """
 
     number: int  #: 1, 2, ... per agent process

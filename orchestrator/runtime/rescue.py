@@ -55,7 +55,7 @@ def plan(offers: Sequence[Offer], choice: Choice) -> Plan:
     used = tuple(sorted(rank for node, rank in exposers.items() if node in wanted))
     near = tuple(rank for rank in lacking if offers[rank].node in exposers)
     far = tuple(rank for rank in lacking if rank not in near)
-    sender = min((*choice.holders, *choice.keepers)) if far else None
+    sender = choice.sources[0] if far else None
     return Plan(used, near, sender, far)
 
 

@@ -59,6 +59,7 @@ class AgentSpec:
     preload: tuple[str, ...] = ()  #: modules of the warm parent; without any, ranks start cold
     survivors: str = "keep"  #: one of SURVIVORS
     memory_max: int | None = None  #: bytes of snapshots on this node; None: a quarter of it
+    partner_rate: float = 200e6  #: bytes a second of copies in a standby's memory; 0: no copies
     stop_grace: float = 10.0  #: seconds between SIGTERM and SIGKILL
     limits: Mapping[str, float] = field(default_factory=lambda: dict(LIMITS))
     hang_floor: float = 60.0  #: seconds; no learned hang limit is below it
@@ -169,6 +170,9 @@ def _object_to_numbers(spec: AgentSpec) -> str | None:
         for name in ("stop_grace", "hang_floor", "stop_after", "health_every", "health_limit")
     }
     seconds.update(spec.limits)
+    rate: object = spec.partner_rate
+    if not isinstance(rate, (int, float)) or not 0 <= rate < float("inf"):
+        return f"partner_rate must be a number of bytes a second, not {rate!r}"
     for name, number in seconds.items():
         if not isinstance(number, (int, float)) or not 0 <= number < float("inf"):
             return f"{name} must be a number of seconds, not {number!r}"

@@ -48,7 +48,7 @@ from orchestrator.runtime.capture import Flat, buffers_of
 from orchestrator.runtime.ladder import Choice, Image, Offer, choose
 from orchestrator.runtime.live import Live
 from orchestrator.runtime.manifests import Attestation, AttestationError
-from orchestrator.runtime.memory import TornError
+from orchestrator.runtime.memory import OWN, PARTNER, TornError
 from orchestrator.runtime.rankline import Line, LineCutError
 from orchestrator.runtime.rankmemory import Found, RankMemory
 from orchestrator.runtime.rescue import UnfitError
@@ -282,7 +282,11 @@ class Steady:
         found = self._memory.heads(run.around.memory_floor) if self._made is None else {}
         while True:
             exposes = not self._memory.refused
-            offer = Offer(run.around.node, self._made, tuple(sorted(found)), exposes)
+            memory, partner = (
+                tuple(sorted(image for image, one in found.items() if one.kind == kind))
+                for kind in (OWN, PARTNER)
+            )
+            offer = Offer(run.around.node, self._made, memory, partner, exposes)
             offers = rescue.gather(offer, run.world_size)
             choice = choose(
                 dict(enumerate(offers)), run.around.memory_floor, run.around.resume_step
@@ -300,9 +304,10 @@ class Steady:
         if image is None:
             self._take_from_vault()
             return True
-        if any(choice.source(rank) == "memory" for rank in range(run.world_size)):
+        sources = [choice.source(rank) for rank in range(run.world_size)]
+        if "memory" in sources or "partner" in sources:
             good = True
-            if choice.source(run.rank) == "memory":
+            if sources[run.rank] in ("memory", "partner"):
                 good = self._take_from_memory(found, image)
             if not all(rescue.gather(good, run.world_size)):
                 return False
@@ -326,6 +331,10 @@ class Steady:
             del found[image]
             return False
         self._load(state)
+        if found[image].kind == PARTNER and not found[image].still_holds(head):
+            LOG.warning("a partner's copy changed while it was read: it is not used")
+            del found[image]
+            return False
         Attestation(**head.attestation).compare(self._attestation())
         return True
 

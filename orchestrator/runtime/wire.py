@@ -83,7 +83,7 @@ class Lines:
             raise WireError(f"a line of more than {self.limit} bytes")
 
 
-def _seal(key: str, *parts: bytes) -> bytes:
+def _seal(key: str, *parts: bytes | memoryview) -> bytes:
     """Return the HMAC over parts that each carry their length, in hexadecimal."""
     code = hmac.new(bytes.fromhex(key), digestmod=hashlib.sha256)
     for part in parts:
@@ -151,6 +151,19 @@ class Answerer:
         """Return the sealed reply to a request."""
         data = _dump(body)
         return _seal(self._key, b"tell", request.seal, data) + b" " + data + b"\n"
+
+
+def seal_piece(key: str, channel: str, index: int, data: bytes | memoryview) -> bytes:
+    """Return what proves one piece of bulk data; `channel` was told in a sealed reply.
+
+    For bytes that are too many for a request: they follow on the same connection.
+    """
+    return _seal(key, b"piece", channel.encode(), str(index).encode(), data)
+
+
+def same(one: bytes, other: bytes) -> bool:
+    """Compare two seals in constant time."""
+    return hmac.compare_digest(one, other)
 
 
 class Asker:

@@ -42,9 +42,9 @@ def run_schedules(root: Path, per_node: int, seeds: range) -> None:
             schedule.run()
             schedule.wait_progress()
         assert not steady.lineage().void
-        for node in "abc":  # guard, agent, warm parent, store process, ranks: nothing else is left
+        for node in "abc":  # guard, agent, warm parent, store process, courier, ranks: nothing else
             place = Place(steady.gang.home(node), "j.1")
-            wait_for(partial(few, place, 4 + per_node))
+            wait_for(partial(few, place, 5 + per_node))
         said = [one for one in steady.said if "weighs" in one]
     compare(root / "alone", 2 * per_node, said, happened)
 
