@@ -61,6 +61,7 @@ class Launch(TypedDict):
     preload: NotRequired[list[str]]  #: modules of the warm parent
     survivors: NotRequired[str]  #: "keep" or "restart"
     memory_max: NotRequired[int]  #: bytes of snapshots per node
+    replicas: NotRequired[list[str]]  #: URLs of stores that hold what is in the vault
     partner_rate: NotRequired[float]  #: bytes a second of copies in a standby's memory
 
 
@@ -236,6 +237,11 @@ class JobFile(Strict):
         default=None,
         description="vault: a folder or file:///URL that every allowed cluster can reach",
     )
+    replicas: Annotated[tuple[StoreUrl, ...], BeforeValidator(a_list)] = Field(
+        default=(),
+        description="stores that hold copies of the vault's objects under the same keys; they are "
+        "read where the vault has not what was committed",
+    )
     register_: Register | None = Field(
         default=None,
         alias="register",
@@ -293,6 +299,8 @@ class JobFile(Strict):
     def _one_meaning(self) -> Self:
         if self.launch == "command" and self.ranks_per_node != 1:
             raise ValueError("`ranks_per_node` has no meaning with `launch: command`; remove it")
+        if self.replicas and self.checkpoints is None:
+            raise ValueError("`replicas` are of a vault; name it in `checkpoints`, or remove them")
         both = sorted(self.env.keys() & self.secrets.keys())
         if both:
             raise ValueError(f"{both[0]} stands in `env` and in `secrets`; keep one")
@@ -357,6 +365,8 @@ class JobFile(Strict):
             launch["preload"] = list(self._preload)
         if self.survivors != "keep":
             launch["survivors"] = self.survivors
+        if self.replicas:
+            launch["replicas"] = list(self.replicas)
         if self.memory_max_gb is not None:
             launch["memory_max"] = int(self.memory_max_gb * 1e9)
         if self.partner_rate_mb_s is not None:

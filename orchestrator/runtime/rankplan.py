@@ -76,6 +76,7 @@ def environment(
         "HOLDFAST_MEMORY_FLOOR": str(plan.memory_floor),
         "HOLDFAST_CHECKPOINTS": spec.checkpoints or "",
         "HOLDFAST_REGISTER": spec.register or "",
+        "HOLDFAST_REPLICAS": "\n".join(spec.replicas),
         "HOLDFAST_HEARTBEAT": str(place.heartbeats),
         "HOLDFAST_COLLECTIVES": str(place.collectives),
         "GROUP_RANK": str(plan.group_rank),

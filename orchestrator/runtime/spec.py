@@ -64,6 +64,7 @@ class AgentSpec:
     limits: Mapping[str, float] = field(default_factory=lambda: dict(LIMITS))
     hang_floor: float = 60.0  #: seconds; no learned hang limit is below it
     checkpoints: str | None = None  #: URL of the vault
+    replicas: tuple[str, ...] = ()  #: URLs of stores that hold what is in the vault
     register: str | None = None  #: URL of the commit register
     when_alone: str = "continue"  #: one of ALONE
     stop_after: float = 900.0  #: seconds without controller and register, with `stop_after`
@@ -95,6 +96,7 @@ def decode(body: Any) -> AgentSpec:
             raise BadSpecError(f"spec of version {version}; this agent reads {VERSION}")
         fields["command"] = _argv("command", fields["command"])
         fields["preload"] = _argv("preload", fields.get("preload", ()))
+        fields["replicas"] = _argv("replicas", fields.get("replicas", ()))
         if fields.get("health") is not None:
             fields["health"] = _argv("health", fields["health"])
         fields["limits"] = {**LIMITS, **fields.get("limits", {})}

@@ -32,6 +32,7 @@ class Surroundings:
     memory_floor: int = 0  #: number of the oldest generation whose states in memory count
     resume_step: int | None = None  #: step of the commit that every rank loads
     collectives: str | None = None  #: folder for the records of collectives; None: none are kept
+    replicas: tuple[str, ...] = ()  #: other stores that hold what is in `checkpoints`
 
     @property
     def writer(self) -> str:
@@ -61,6 +62,7 @@ def read(environ: Mapping[str, str], checkpoints: str | None = None) -> Surround
         memory_floor=_number(environ, "HOLDFAST_MEMORY_FLOOR") or 0,
         resume_step=_number(environ, "HOLDFAST_RESUME_STEP"),
         collectives=environ.get("HOLDFAST_COLLECTIVES") or None,
+        replicas=tuple(filter(None, environ.get("HOLDFAST_REPLICAS", "").split("\n"))),
     )
 
 

@@ -83,7 +83,9 @@ def join(checkpoints: str | None = None, *, keep: int = KEEP) -> Run:
     vault = None
     if around.checkpoints:
         begun = around.generation_seq is not None
-        vault = open_vault(around.checkpoints, around.register, begun=begun)
+        vault = open_vault(
+            around.checkpoints, around.register, begun=begun, replicas=around.replicas
+        )
     run = Run(around, vault, keep=keep)
     atexit.register(run.at_exit)
     return run

@@ -2,6 +2,8 @@
 
 A save puts its parts (hashed first), then its manifest, and last of all one commit record into
 the register. Whatever dies in between leaves invisible bytes that `retention.py` sweeps later.
+A vault may have replicas: other stores that hold the same keys. They are only read, where the first
+store has not what was committed; the register says what that is, so it does not matter who answers.
 `training.py` and `dcp.py` write and read through this module; the command line lists and
 verifies with the functions at its end. No torch here: parts are opaque.
 
@@ -12,9 +14,10 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from orchestrator.errors import PermanentError, TransientError, UserError
 from orchestrator.runtime import manifests
@@ -23,6 +26,7 @@ from orchestrator.runtime.manifests import BadManifestError, Manifest, Part
 from orchestrator.runtime.register import Overtaken, Register, new_nonce
 from orchestrator.runtime.store import CHUNK_BYTES, Bytes, MissingKeyError, Store, open_store
 
+T = TypeVar("T")
 OVERTAKEN_MAX = 100  #: times one commit thinks again before it gives up
 
 
@@ -83,21 +87,52 @@ class Row:
     by: str
 
 
+def of_the_first(stores: Sequence[Store], take: Callable[[Store], T]) -> T:
+    """Return what the first store gives that has it whole.
+
+    Raises `VerificationError` with what is wrong in each; `TransientError` if the first store does
+    not answer and no replica has it: then nothing is known to be damaged.
+    """
+    failed: VerificationError | None = None
+    away: TransientError | None = None
+    problems: list[str] = []
+    for number, store in enumerate(stores):
+        where = f"{store.place}: " if number else ""
+        try:
+            return take(store)
+        except VerificationError as error:
+            failed = failed or error
+            problems += [f"{where}{problem}" for problem in error.problems]
+        except TransientError as error:
+            if number == 0:
+                away = error
+            problems.append(f"{where}{error}")
+    if away is not None:
+        raise away
+    assert failed is not None  # a first store that neither failed nor was away gave it
+    raise VerificationError(failed.commit, tuple(problems), pruned=failed.pruned)
+
+
 class Checkpoint:
     """One commit whose manifest was verified; parts are verified as they are read."""
 
-    def __init__(self, store: Store, commit: Commit, manifest: Manifest) -> None:
+    def __init__(
+        self, store: Store, commit: Commit, manifest: Manifest, replicas: Sequence[Store] = ()
+    ) -> None:
         """Hold what `Vault.open` found."""
-        self._store = store
+        self._store, self._stores = store, (store, *replicas)
         self.commit = commit
         self.manifest = manifest
 
     def read(self, part: Part) -> bytes:
         """Return a part's bytes; raises `VerificationError` unless they hash as they should."""
-        problem = self.size_problem(part)
+        return of_the_first(self._stores, lambda store: self._read(store, part))
+
+    def _read(self, store: Store, part: Part) -> bytes:
+        problem = self.size_problem(part, store)
         if problem is None:
             try:
-                data = self._store.get_range(part.key, 0, part.bytes)
+                data = store.get_range(part.key, 0, part.bytes)
             except MissingKeyError:
                 problem = f"part {part.key} is missing"
             else:
@@ -106,16 +141,32 @@ class Checkpoint:
                 problem = f"part {part.key} has other bytes than were written"
         raise VerificationError(self.commit.seq, (problem,))
 
+    def check_sizes(self) -> None:
+        """Raise `VerificationError` unless each part is somewhere with the right size."""
+        problems: list[str] = []
+        for part in self.manifest.parts:
+            try:
+                of_the_first(self._stores, partial(self._check, part))
+            except VerificationError as error:
+                problems += error.problems
+        if problems:
+            raise VerificationError(self.commit.seq, tuple(problems))
+
+    def _check(self, part: Part, store: Store) -> None:
+        problem = self.size_problem(part, store)
+        if problem is not None:
+            raise VerificationError(self.commit.seq, (problem,))
+
     def problems(self) -> Iterator[str]:
-        """Read every part in pieces and yield what is wrong with it."""
+        """Read every part in the first store in pieces and yield what is wrong with it."""
         for part in self.manifest.parts:
             problem = self.size_problem(part) or self._hash_problem(part)
             if problem is not None:
                 yield problem
 
-    def size_problem(self, part: Part) -> str | None:
+    def size_problem(self, part: Part, store: Store | None = None) -> str | None:
         """Say what is wrong with a part as far as can be seen without reading it."""
-        found = self._store.stat(part.key)
+        found = (store or self._store).stat(part.key)
         if found is None:
             return f"part {part.key} is missing"
         if found.size_bytes != part.bytes:
@@ -136,12 +187,16 @@ class Checkpoint:
 
 
 class Vault:
-    """The checkpoints of one run: bulk data in `store`, their order in `register`."""
+    """The checkpoints of one run: bulk data in `store`, their order in `register`.
 
-    def __init__(self, store: Store, register: Register) -> None:
-        """Remember both; nothing is read yet."""
+    What is read may also come from a replica; what is written or judged is the first store's.
+    """
+
+    def __init__(self, store: Store, register: Register, replicas: Sequence[Store] = ()) -> None:
+        """Remember them; nothing is read yet."""
         self.store = store
         self.register = register
+        self.replicas = tuple(replicas)
 
     @property
     def place(self) -> str:
@@ -159,20 +214,20 @@ class Vault:
     def open(self, commit: Commit) -> Checkpoint:
         """Verify the manifest of a commit, and that its parts are there with the right sizes.
 
-        Raises `VerificationError`; `Checkpoint.read` verifies the bytes.
+        Each may be in any of the stores. Raises `VerificationError`; `Checkpoint.read` verifies the
+        bytes.
         """
-        checkpoint = Checkpoint(self.store, commit, self.manifest(commit))
-        sizes = map(checkpoint.size_problem, checkpoint.manifest.parts)
-        problems = tuple(problem for problem in sizes if problem is not None)
-        if problems:
-            raise VerificationError(commit.seq, problems)
+        stores = (self.store, *self.replicas)
+        manifest = of_the_first(stores, lambda store: self.manifest(commit, store))
+        checkpoint = Checkpoint(self.store, commit, manifest, self.replicas)
+        checkpoint.check_sizes()
         return checkpoint
 
-    def manifest(self, commit: Commit) -> Manifest:
+    def manifest(self, commit: Commit, store: Store | None = None) -> Manifest:
         """Return a commit's manifest; raises `VerificationError` if it is not the one committed."""
         self.store.must_exist()  # or there were no such commit
         try:
-            data = self.store.get_range(commit.manifest, 0, manifests.MANIFEST_BYTES_MAX)
+            data = (store or self.store).get_range(commit.manifest, 0, manifests.MANIFEST_BYTES_MAX)
             if manifests.sha256(data) != commit.digest:
                 raise BadManifestError("the manifest has other bytes than were committed")
             manifest = manifests.decode(data)
@@ -290,13 +345,21 @@ class Committer:
                 raise PermanentError(f"{self._vault.place}: part {part.key} is not there whole")
 
 
-def open_vault(url: str, register: str | None = None, *, begun: bool = False) -> Vault:
+def open_vault(
+    url: str,
+    register: str | None = None,
+    *,
+    begun: bool = False,
+    replicas: Sequence[str] = (),
+) -> Vault:
     """Return the vault at a URL; its register lies there too unless another URL is given.
 
     Where the run has `begun`, its register exists: somebody has granted this generation in it.
+    `replicas` are URLs of stores with the same keys, which are read where the first fails.
     """
     store = open_store(url, exists=begun and not register)
-    return Vault(store, Register(open_store(register, exists=begun) if register else store))
+    where = Register(open_store(register, exists=begun) if register else store)
+    return Vault(store, where, [open_store(replica) for replica in replicas])
 
 
 def list_commits(url: str, register: str | None = None) -> tuple[Row, ...]:
