@@ -66,11 +66,15 @@ def measure(names: list[str], rounds: int, world: int, pause: float) -> dict[str
     failed: dict[str, int] = dict.fromkeys(names, 0)
     for seed in range(rounds):
         for name in names:
+            began = time.monotonic()
             try:
                 kills[name].append(trial(SYSTEMS[name](), world, seed, pause))
+                said = str(kills[name][-1])
             except TimeoutError as error:
                 failed[name] += 1
-                print(error, file=sys.stderr)
+                said = f"failed: {error}"
+            took = time.monotonic() - began
+            print(f"round {seed + 1}, {name}: {said} ({took:.0f} s)", file=sys.stderr, flush=True)
     found = {
         name: {**figures.summary(mine), "failed": failed[name]}
         for name, mine in kills.items()

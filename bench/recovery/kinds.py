@@ -3,13 +3,15 @@
     python -m bench.recovery.kinds [--kinds rank,node] [--rounds 3] -o json
 
 Two nodes with one rank each train the workload's steady loop on this computer, a third stands by.
-In each round every kind happens once to a new gang, at a random step and offset:
+In each round every kind happens once to a new gang, at a random step and offset; each trial is told
+as it ends, and has a limit of its own:
 
 - `rank`: `kill -9` of rank 1; its agent forks another.
 - `stopped`: SIGSTOP of rank 1, which has to be noticed.
 - `node`: guard, agent and rank of rank 1's node at once; the standby comes in.
 - `swap`: a new grant with the standby in the place of rank 1's node, which is healthy.
 - `all`: `kill -9` of both ranks, without a standby: restart in place, from memory.
+- `last`: the only node of a gang; the standby, granted its seat at once, goes on from partner memory.
 
 `stall_s` is the longest time between two steps that all ranks completed, less a median step.
 """
@@ -33,6 +35,7 @@ from typing import Any
 
 from bench.recovery import figures
 from bench.recovery.systems import WORKLOAD
+from orchestrator.errors import HoldfastError
 from orchestrator.runtime import grants, launch, processes, wire
 from orchestrator.runtime.grants import Grant
 from orchestrator.runtime.lineage import Fence, Member
@@ -40,7 +43,6 @@ from orchestrator.runtime.register import Register, new_nonce
 from orchestrator.runtime.spec import AgentSpec
 from orchestrator.runtime.store import open_store
 
-WORLD = 2
 START_LIMIT, LIMIT = 120.0, 60.0
 AFTER = 8  #: steps that are awaited after the fault
 
@@ -48,16 +50,17 @@ AFTER = 8  #: steps that are awaited after the fault
 class Gang:
     """Nodes a, b and c, in folders."""
 
-    def __init__(self, out: Path, standbys: str) -> None:
+    def __init__(self, out: Path, nodes: str, standbys: str) -> None:
         """Start the agents and give them the first grant."""
+        self.world = len(nodes)
         self.out, self._vault, self._key = out, str(out / "vault"), secrets.token_hex(16)
         self.seats: dict[str, Member] = {}
         register = Register(open_store(self._vault))
         register.append(lambda seq: Fence(seq, new_nonce(), 1, 1, time.time()), register.read())
-        for node in "ab" + standbys:
+        for node in nodes + standbys:
             said = launch.start(self.home(node), self._spec(node))
             self.seats[node] = Member(node, said["host"], said["port"])
-        self.grant(1, "ab", standbys)
+        self.grant(1, nodes, standbys)
 
     def home(self, node: str) -> Path:
         """Return a node's folder."""
@@ -82,14 +85,14 @@ class Gang:
         """Give a grant to everybody."""
         seats = tuple(self.seats[node] for node in nodes)
         others = tuple(self.seats[node] for node in standbys)
-        grant = Grant("bench", 1, number, 1, seats, others, WORLD, WORLD, 1000)
+        grant = Grant("bench", 1, number, 1, seats, others, self.world, self.world, 1000)
         body = {"ask": "grant", "token": 1, "grant": grants.encode(grant)}
         for seat in self.seats.values():
             wire.call(seat.host, seat.port, self._key, body, timeout=10)
 
     def notes(self) -> dict[int, list[figures.Note]]:
         """Return what the ranks noted."""
-        return figures.read(self.out, WORLD)
+        return figures.read(self.out, self.world)
 
     def pid(self, rank: int) -> int:
         """Return the process behind a rank."""
@@ -118,26 +121,34 @@ def _swap(gang: Gang) -> None:
 
 
 def _all(gang: Gang) -> None:
-    for rank in range(WORLD):
+    for rank in range(gang.world):
         os.kill(gang.pid(rank), signal.SIGKILL)
 
 
-KINDS: dict[str, tuple[str, Callable[[Gang], None]]] = {
-    "rank": ("c", _rank),
-    "stopped": ("c", _stopped),
-    "node": ("c", _node),
-    "swap": ("c", _swap),
-    "all": ("", _all),
+def _last(gang: Gang) -> None:
+    processes.kill_home(gang.home("a"))
+    gang.seats.pop("a")
+    gang.grant(2, "c")
+
+
+#: kind -> nodes, standbys, what happens
+KINDS: dict[str, tuple[str, str, Callable[[Gang], None]]] = {
+    "rank": ("ab", "c", _rank),
+    "stopped": ("ab", "c", _stopped),
+    "node": ("ab", "c", _node),
+    "swap": ("ab", "c", _swap),
+    "all": ("ab", "", _all),
+    "last": ("a", "c", _last),
 }
 
 
 def trial(kind: str, seed: int) -> dict[str, float]:
     """Let one gang train and one thing happen to it; return what that cost."""
-    standbys, happen = KINDS[kind]
+    nodes, standbys, happen = KINDS[kind]
     dice = random.Random(seed)
     step, offset = dice.randint(12, 20), dice.uniform(0, 0.08)
     with tempfile.TemporaryDirectory(prefix="holdfast-bench-", ignore_cleanup_errors=True) as name:
-        gang = Gang(Path(name), standbys)
+        gang = Gang(Path(name), nodes, standbys)
         try:
             _await(lambda: figures.common_step(gang.notes()) >= step, START_LIMIT)
             time.sleep(offset)
@@ -185,11 +196,15 @@ def measure(kinds: list[str], rounds: int) -> dict[str, Any]:
     failed = dict.fromkeys(kinds, 0)
     for seed in range(rounds):
         for kind in kinds:
+            began = time.monotonic()
             try:
                 found[kind].append(trial(kind, seed))
-            except TimeoutError as error:
+                said = ", ".join(f"{name} {value:.3f}" for name, value in found[kind][-1].items())
+            except (TimeoutError, HoldfastError) as error:
                 failed[kind] += 1
-                print(f"{kind}: {error}", file=sys.stderr)
+                said = f"failed: {error}"
+            took = time.monotonic() - began
+            print(f"round {seed + 1}, {kind}: {said} ({took:.0f} s)", file=sys.stderr, flush=True)
     medians = {
         kind: {
             **{name: round(statistics.median(one[name] for one in mine), 3) for name in mine[0]},

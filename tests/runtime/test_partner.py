@@ -237,6 +237,7 @@ class Meddler:
                     data[flip_at - seen] ^= 1
                 seen += len(data)
                 target.sendall(data)
+        with suppress(OSError):  # whatever ended it, the other side is told
             target.shutdown(socket.SHUT_WR)
 
 
