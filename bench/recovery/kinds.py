@@ -11,7 +11,7 @@ as it ends, and has a limit of its own:
 - `node`: guard, agent and rank of rank 1's node at once; the standby comes in.
 - `swap`: a new grant with the standby in the place of rank 1's node, which is healthy.
 - `all`: `kill -9` of both ranks, without a standby: restart in place, from memory.
-- `last`: the only node of a gang; the standby, granted its seat at once, goes on from partner memory.
+- `last`: the only node of a gang; the standby gets its seat and goes on from partner memory.
 
 `stall_s` is the longest time between two steps that all ranks completed, less a median step.
 """
