@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from statistics import median
 from typing import Any, TypeVar
 
 K = TypeVar("K")
+RAIL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,30}")  #: the name of a card, or of an interface
 SLOW_GLOO, SLOW_NCCL = 0.5, 0.8  #: of the usual rate: a pair below has a bad member
 
 

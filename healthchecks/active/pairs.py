@@ -6,7 +6,8 @@ test is done by a process of its own, which is killed at its limit: a link that 
 whoever uses it. Which pairs are tested, and what their results amount to, is decided elsewhere.
 
 Request: `{"id", "rank": 0|1, "host", "port", "bytes", "limit"}`, and `"gpu"` for a test with NCCL
-from that GPU, whose rail it takes; without it gloo moves the bytes. Rank 0 listens on host:port for
+from that GPU; without it gloo moves the bytes. `"rail"` names the card (NCCL) or the interface
+(gloo) that they must take, else it is theirs to choose. Rank 0 listens on host:port for
 the rendezvous. Answer: `{"id", "gbps"}` or `{"id", "error"}`. torch's store and gloo have no
 encryption: host must be an address on the cluster's own network.
 """
@@ -26,6 +27,7 @@ from typing import Any, NamedTuple, TextIO
 
 from healthchecks.active.devices import reduce_seconds, torch
 from healthchecks.api import CannotLookError
+from healthchecks.pair_rates import RAIL
 
 ROUNDS = 3  #: of the all-reduce; the median counts
 REQUEST_MAX = 4096  #: characters
@@ -42,6 +44,7 @@ class Request(NamedTuple):
     bytes: int
     limit: float  #: seconds
     gpu: int | None = None  #: None: gloo, between the hosts
+    rail: str = ""  #: the card, or interface, that the bytes must take
 
 
 class BadRequestError(ValueError):
@@ -52,7 +55,9 @@ def parse(line: str) -> Request:
     """Read one request; raises `BadRequestError`."""
     try:
         body = json.loads(line[:REQUEST_MAX])
-        gpu = body.get("gpu")
+        gpu, rail = body.get("gpu"), str(body.get("rail", ""))
+        if rail and not RAIL.fullmatch(rail):
+            raise BadRequestError(f"no rail: {rail!r:.60}")
         return Request(
             id=int(body["id"]),
             rank=int(body["rank"]),
@@ -61,6 +66,7 @@ def parse(line: str) -> Request:
             bytes=int(body["bytes"]),
             limit=float(body["limit"]),
             gpu=None if gpu is None else int(gpu),
+            rail=rail,
         )
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise BadRequestError(f"no request: {error!r}") from error
@@ -114,6 +120,11 @@ def _test(wanted: Request) -> dict[str, Any]:
     if interface := _towards(wanted.host):
         os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
         os.environ.setdefault("NCCL_SOCKET_IFNAME", interface)
+    if wanted.rail and wanted.gpu is None:
+        os.environ["GLOO_SOCKET_IFNAME"] = wanted.rail
+    elif wanted.rail:
+        os.environ["NCCL_IB_HCA"] = f"={wanted.rail}"  # exactly this one
+        os.environ["NCCL_NET"] = "IB"  # or NCCL would fall back to sockets, and the rail seem well
     try:
         store = t.distributed.TCPStore(
             wanted.host, wanted.port, 2, is_master=wanted.rank == 0, timeout=patience

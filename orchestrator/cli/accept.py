@@ -18,6 +18,7 @@ from orchestrator.errors import UserError
 if TYPE_CHECKING:
     from orchestrator.core.acceptance import Acceptance
     from orchestrator.core.nodes import Node, NodeState
+    from orchestrator.core.rails import Rail
 
 NOT_PASSED = 3  #: exit code
 REASON = "acceptance"
@@ -39,6 +40,12 @@ COLUMNS = {"NODE": "node", "STANDING": "standing", "COVERAGE": "coverage", "WHY"
 @click.option("--pair-bytes", default=64 << 20, show_default=True, help="Of one test of a link.")
 @click.option("--pair-limit", default=20.0, show_default=True, help="Seconds of one such test.")
 @click.option("--leaf", multiple=True, metavar="NAME=NODE,NODE", help="Nodes of a leaf switch.")
+@click.option(
+    "--rail",
+    multiple=True,
+    metavar="CARD[=GPU]",
+    help="A rail of every node, tested by itself: mlx5_3=3, or an interface.",
+)
 @yes_option
 @by_option
 @output_option
@@ -150,6 +157,7 @@ def _examine(session: Session, nodes: list[Node], wish: dict[str, Any]) -> Accep
         pair_bytes=wish["pair_bytes"],
         pair_limit=wish["pair_limit"],
         leaves=_leaves(wish["leaf"], names),
+        rails=tuple(map(_rail, wish["rail"])),
     )
     examination = Examination(build_site(settings, cluster), plan, asked, say)
     links, why = examination.examine(names)
@@ -166,6 +174,16 @@ def _expected(path: Path | None) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise UserError(f"--expected {path}: not an object of names and values")
     return body
+
+
+def _rail(given: str) -> Rail:
+    from healthchecks.pair_rates import RAIL
+    from orchestrator.core.rails import Rail
+
+    name, _, gpu = given.partition("=")
+    if not RAIL.fullmatch(name) or (gpu and not gpu.isdecimal()):
+        raise UserError(f"--rail {given}: give CARD=GPU (mlx5_3=3), or the name of an interface")
+    return Rail(name, int(gpu) if gpu else None)
 
 
 def _leaves(given: tuple[str, ...], names: list[str]) -> dict[str, frozenset[str]]:

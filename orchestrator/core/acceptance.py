@@ -323,4 +323,5 @@ def _behind_links(node: str, links: Culprits | None) -> Iterator[Fault]:
     if links is None or not links.explicit or node not in links.nodes:
         return
     where = f"behind the leaf switch {links.leaf}" if links.leaf else "its link"
-    yield Fault(LINKS, "host", f"{where}: {links.reason}", "inspect")
+    for part in links.rails.get(node, ("host",)):
+        yield Fault(LINKS, part, f"{where}: {links.reason}", "inspect")

@@ -7,7 +7,7 @@ switch. It stops when one explanation is sure, and says so when none is; if more
 nodes or one leaf explain, the cause is shared by all and no node is accused.
 
 Adaptive group testing with noise; disjoint pairs as in DLRover's network check, which always stops
-after two rounds. A unit may be a node or one of its NIC rails, whatever the caller can test alone.
+after two rounds. Rails of NICs are localised one by one (`rails.py`).
 Explanations with the same nodes cannot be told apart by any test of pairs; their weights add up.
 """
 
@@ -73,6 +73,7 @@ class Culprits:
     suspicion: Mapping[str, float] = field(default_factory=dict)  #: chance that a node is bad
     reason: str = ""
     guess: frozenset[str] = frozenset()  #: the best explanation where none is sure
+    rails: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  #: bad ones, see `rails`
 
     @property
     def explicit(self) -> bool:

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field, replace
 from healthchecks.pair_rates import SLOW_GLOO, SLOW_NCCL
 from orchestrator.core.acceptance import CHECKS, Plan, Ran, Stage, broken
 from orchestrator.core.localise import Culprits
+from orchestrator.core.rails import Rail
+from orchestrator.core.rails import joined as joined_rails
 from orchestrator.engines.site import Site
 from orchestrator.errors import HoldfastError
 from orchestrator.observers.coverage import read
@@ -41,6 +43,7 @@ class Wish:
     pair_bytes: int = 64 << 20
     pair_limit: float = 20.0  #: seconds of one test of a pair
     leaves: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    rails: tuple[Rail, ...] = ()  #: of every node, where they are known
 
 
 @dataclass(slots=True)
@@ -79,12 +82,22 @@ class Examination:
         if len(good) < 2:
             return None, f"{len(good)} of {len(nodes)} nodes were left to test links between"
         gpu = 0 if self.plan.accelerators else None
-        tester = PairTester(self.site, self.wish.pair_bytes, self.wish.pair_limit, gpu)
         leaves = {name: of & set(good) for name, of in self.wish.leaves.items()}
         leaves = {name: of for name, of in leaves.items() if of}
-        slow = SLOW_GLOO if gpu is None else SLOW_NCCL
-        found = localise(good, leaves, tester.test, lambda: self.clock() < until, slow)
-        return found, ""
+        if not self.wish.rails:
+            return self._over(Rail("", gpu), good, leaves, until), ""
+        return joined_rails(
+            {one.name: self._over(one, good, leaves, until) for one in self.wish.rails}
+        ), ""
+
+    def _over(
+        self, rail: Rail, nodes: Sequence[str], leaves: Mapping[str, frozenset[str]], until: float
+    ) -> Culprits:
+        """Localise over one rail; one without a name is whatever the network takes."""
+        size, limit = self.wish.pair_bytes, self.wish.pair_limit
+        tester = PairTester(self.site, size, limit, rail.gpu, rail.name)
+        slow = SLOW_GLOO if rail.gpu is None else SLOW_NCCL
+        return localise(nodes, leaves, tester.test, lambda: self.clock() < until, slow)
 
     def _stage(self, node: str, stage: Stage, until: float) -> Ran:
         wanted = sorted(self.plan.checks(stage))

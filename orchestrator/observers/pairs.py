@@ -33,7 +33,8 @@ class PairTester:
     site: Site
     bytes: int = 64 << 20
     limit: float = 20.0  #: seconds of one test
-    gpu: int | None = None  #: the rail; None: gloo between the hosts
+    gpu: int | None = None  #: where NCCL sends from; None: gloo between the hosts
+    rail: str = ""  #: the card, or interface, that it must take; "": any
 
     def test(self, pairs: Sequence[Pair]) -> dict[Pair, float | None]:
         """Test disjoint pairs side by side; their rates in 10^9 bytes a second, None: failed."""
@@ -63,6 +64,8 @@ class PairTester:
         base |= {"bytes": self.bytes, "limit": self.limit}
         if self.gpu is not None:
             base["gpu"] = self.gpu
+        if self.rail:
+            base["rail"] = self.rail
         with ThreadPoolExecutor(2, "pair") as pool:
             both = [
                 pool.submit(self._one, node, {**base, "rank": rank})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -112,6 +113,9 @@ def test_links_that_are_not_known_to_be_good_are_no_pass() -> None:
     found = Culprits(Outcome.FOUND, frozenset({"n2"}), None, 0.995, reason="n2: 0.995")
     assert standing(cohort(), "n2", found) is Standing.REJECTED
     assert standing(cohort(), "n1", found) is Standing.ACCEPTED
+    rails = replace(found, rails={"n2": ("mlx5_1", "mlx5_3")})
+    judged = next(one for one in judge(PLAN, cohort(), rails).nodes if one.node == "n2")
+    assert {one.component for one in judged.faults} == {"mlx5_1", "mlx5_3"}
     for unknown in (Culprits(Outcome.UNSURE, reason="?"), Culprits(Outcome.SHARED), None):
         result = judge(PLAN, cohort(), unknown)
         assert not result.passed
