@@ -26,7 +26,7 @@ from pathlib import Path
 from orchestrator.errors import PermanentError
 from orchestrator.runtime.cgroup import ControlGroup
 from orchestrator.runtime.kernel import adopt_orphans, boottime
-from orchestrator.runtime.place import Place, read_json, write_json
+from orchestrator.runtime.place import Place, clear_leftovers, read_json, write_json
 from orchestrator.runtime.processes import Sweep, Target, describe
 from orchestrator.runtime.tether import VARIABLE, GuardEnd
 
@@ -151,6 +151,7 @@ class Guard:
 
     def _prove(self, why: str) -> None:
         """Write `gone.json`; a disk that refuses is tried again. Without it a sweep must prove."""
+        clear_leftovers(self._place.folder)
         proof = {"at": time.time(), "by": "guard", "why": why, "agent": nonce(self._place)}
         for _ in range(PROOF_TRIES):
             try:

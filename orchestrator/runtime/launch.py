@@ -41,6 +41,7 @@ from orchestrator.runtime.cgroup import ControlGroup
 from orchestrator.runtime.place import (
     Place,
     boot_id,
+    clear_leftovers,
     locked,
     places,
     raise_token,
@@ -94,6 +95,7 @@ def sweep(place: Place, token: int) -> Said:
     with locked(place.home, limit=LOCK_LIMIT):
         _accept(place.home, token)
         killed = _kill(place)
+        clear_leftovers(place.folder)
         proof = read_json(place.gone)
         if proof is None or killed:
             proof = _prove(place, f"swept for token {token}")
@@ -122,7 +124,9 @@ def _clear(home: Path, *, why: str) -> None:
     """
     marked = Target({"HOLDFAST_HOME": str(home)}, present=frozenset({"HOLDFAST_RUN"}))
     processes.sweep_home(home, marked, limit=SWEEP_LIMIT)
+    clear_leftovers(home)
     for place in places(home):
+        clear_leftovers(place.folder)
         if read_json(place.gone) is None:
             _prove(place, why)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import secrets
 import time
 from collections.abc import Iterator, Mapping
@@ -20,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import PermanentError, TransientError
+
+_LEFTOVER = re.compile(r"\..+\.[0-9a-f]{12}")  #: the temporary names of `write_atomically`
 
 
 @dataclass(frozen=True)
@@ -142,6 +145,17 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o644) -> None:
             temporary.unlink()
         raise
     _sync_folder(path.parent)
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Remove what writers that were killed within `write_atomically` left in a folder.
+
+    Only for whoever knows that nobody writes there now. A disk that refuses keeps them.
+    """
+    with suppress(OSError):
+        for entry in os.scandir(folder):
+            if _LEFTOVER.fullmatch(entry.name):
+                Path(entry.path).unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:
