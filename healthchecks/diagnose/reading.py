@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cache
 from typing import IO
 
@@ -18,9 +19,9 @@ ALARM = ("error", "fail", "fatal", "abort", "traceback", "exception", "killed", 
 
 def diagnose(stream: IO[bytes], book: Rulebook | None = None) -> Diagnosis:
     """Say what a failure's text (any bytes) tells of its cause. Reads to the end, once."""
-    notes = _Notes(book or rulebook())
-    find = _finder() if book is None else sieve.finder(notes.literals)
-    for line in sieve.sift(stream, find):
+    index = _usual() if book is None else _Index.of(book)
+    notes = _Notes(index)
+    for line in sieve.sift(stream, index.find):
         notes.take(line)
     return choose(notes.signs, notes.book, alarming=notes.alarming)
 
@@ -31,24 +32,38 @@ def diagnose_text(text: str | bytes, book: Rulebook | None = None) -> Diagnosis:
     return diagnose(io.BytesIO(raw), book)
 
 
+@dataclass(frozen=True, slots=True)
+class _Index:
+    """A rulebook with its rules by literal; made once for many texts."""
+
+    book: Rulebook
+    literals: tuple[str, ...]  #: the alarm words are the first
+    rules: tuple[list[Rule], ...]  #: by the number of the literal
+    find: sieve.Finder
+
+    @classmethod
+    def of(cls, book: Rulebook) -> _Index:
+        """Look up the literals of all rules."""
+        by_literal: dict[str, list[Rule]] = {one: [] for one in ALARM}
+        for rule in book.rules:
+            for literal in rule.literals:
+                by_literal.setdefault(literal, []).append(rule)
+        literals = tuple(by_literal)
+        return cls(book, literals, tuple(by_literal.values()), sieve.finder(literals))
+
+
 @cache
-def _finder() -> sieve.Finder:
-    return sieve.finder(_Notes(rulebook()).literals)
+def _usual() -> _Index:
+    return _Index.of(rulebook())
 
 
 class _Notes:
     """The signs so far. Their number is that of the rules, however long the text."""
 
-    def __init__(self, book: Rulebook) -> None:
-        self.book = book
+    def __init__(self, index: _Index) -> None:
+        self.book, self._rules = index.book, index.rules
         self.signs: dict[str, Sign] = {}
         self.alarming = False
-        by_literal: dict[str, list[Rule]] = {one: [] for one in ALARM}
-        for rule in book.rules:
-            for literal in rule.literals:
-                by_literal.setdefault(literal, []).append(rule)
-        self.literals = tuple(by_literal)  # the alarm words are the first
-        self._rules = tuple(by_literal.values())
 
     def take(self, line: Line) -> None:
         """Note what one line says."""

@@ -121,7 +121,7 @@ def test_a_failure_that_no_rule_knows_is_unknown_and_silence_is_benign() -> None
 @given(st.lists(st.sampled_from(texts()), max_size=5), st.binary(max_size=200))
 def test_without_the_library_the_same_is_found(some: list[Text], noise: bytes) -> None:
     body = noise.join(one.body.encode() for one in some)
-    literals = [one.encode() for one in reading._Notes(rulebook()).literals]
+    literals = [one.encode() for one in reading._Index.of(rulebook()).literals]
     fast = list(sieve.sift(io.BytesIO(body), sieve.finder(one.decode() for one in literals)))
     slow = list(sieve.sift(io.BytesIO(body), sieve.by_find(literals)))
     assert [(one.number, set(one.literals)) for one in fast] == [
