@@ -94,3 +94,17 @@ def test_the_sharded_example_goes_on_from_its_last_commit(tmp_path: Path) -> Non
     assert len(begun) == 4
     assert sorted(begun)[2:] == [max(begun)] * 2  # both from the same commit
     assert max(begun) >= 20
+
+
+def test_the_trainer_example_goes_on_from_its_last_commit(tmp_path: Path) -> None:
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    pytest.importorskip("accelerate", reason="accelerate is not installed")
+    more = ("--steps", "400")
+    said = trains_through_a_kill(
+        tmp_path, "trainer.py", *more, kill_when=lambda gang: gang.lineage().commits
+    )
+    assert len(re.findall(r"done: error", said)) == 2
+    begun = re.findall(r"begins from (\S+)", said)
+    assert begun.count("None") == 2
+    assert len(begun) == 4
+    assert len({one for one in begun if one != "None"}) == 1  # both from the same commit
