@@ -75,6 +75,7 @@ COMMANDS: Mapping[str, Later] = {
         "orchestrator.cli.detectors:detector", "Detectors: list, show; who may evict alone."
     ),
     "incident": Later("orchestrator.cli.incidents:incident", "Incidents: list, show."),
+    "report": Later("orchestrator.cli.report:report", "Reports: goodput, where the money went."),
     "diagnose": Later("orchestrator.cli.diagnose:diagnose", "Say what a failure's text tells."),
     "runbook": Later("orchestrator.cli.runbooks:runbook", "Runbooks: list, show."),
     "chaos": Later("orchestrator.cli.chaos:chaos", "Break something on purpose."),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from orchestrator.cli.durations import duration_option
 from orchestrator.cli.find import unknown
 from orchestrator.cli.output import output_option, show_data, show_one, show_rows
 from orchestrator.cli.session import Session
@@ -16,20 +17,9 @@ if TYPE_CHECKING:
     from orchestrator.core.fleet import Fleet
 
 
-def _duration(_: click.Context, __: click.Parameter, value: str | None) -> timedelta | None:
-    from orchestrator.config import duration
-
-    if value is None:
-        return None
-    try:
-        return duration(value)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from error
-
-
 @click.command()
 @click.argument("subject", metavar="NODE|JOB|JOB/ATTEMPT|CLUSTER|DETECTOR")
-@click.option("--since", callback=_duration, help="Only the last while, such as 30m or 2h.")
+@duration_option("--since", "Only the last while, such as 30m or 2h.")
 @click.option("--limit", default=200, show_default=True, type=click.IntRange(1, 100_000))
 @output_option
 @click.pass_obj

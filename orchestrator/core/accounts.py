@@ -1,12 +1,13 @@
 """Where a job's GPU-seconds went: timed facts -> an account that always sums up.
 
-Called by whoever sees the facts: the simulator as they happen, `ledger.bookkeeping` when a person
-asks for a report. An account takes facts of one job in any order, late, or twice, and gives the
-same figures: each fact sets a level ("from here on the job holds 2,000 GPUs") or a counter that
-only grows ("step 48,200, 71 s of stalls so far"), never a difference. What the facts amount to is
-worked out when it is asked for (`timeline.py`), from all of them together. Its state is a few
-numbers per generation and per change of the seats, whatever the number of steps: counts of GPUs
-over time, no rows per node. All times are whole microseconds: nothing drifts.
+Called by whoever has the facts: `ledger.bookkeeping` draws them from what the ledger holds when a
+person asks for a report, and tests compare that with the simulator's truth. An account takes facts
+of one job in any order, late, or twice, and gives the same figures: each fact sets a level ("from
+here on the job holds 2,000 GPUs") or a counter that only grows ("step 48,200, 71 s of stalls so
+far"), never a difference. What the facts amount to is worked out when it is asked for
+(`timeline.py`), from all of them together. Its state is a few numbers per generation and per change
+of the seats, whatever the number of steps: counts of GPUs over time, no rows per node. All times
+are whole microseconds: nothing drifts.
 
     account = Account()
     account.take(Submitted(at))                      # from here on, waiting counts
@@ -68,6 +69,7 @@ class Held:
     gpus: int
     standby: int = 0  #: of them, in nodes that stand by
     price: float | None = None  #: US dollars per GPU-hour, the mean of what is held
+    unsure: int = 0  #: of them, how many nobody told all of: when they came or went is a guess
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,13 +279,14 @@ class GenerationFacts:
 
 
 Key = tuple[int, int]  #: (attempt, generation)
+Level = tuple[int, int, int, int]  #: GPUs, standing by, micro-dollars per GPU-hour or -1, unsure
 
 
 @dataclass(slots=True)
 class Account:
     """The facts of one job, as far as they matter. Changed in place by `take`."""
 
-    held: dict[Us, tuple[int, int, int]] = field(default_factory=dict)  #: gpus, standby, micro-$
+    held: dict[Us, Level] = field(default_factory=dict)
     generations: dict[Key, GenerationFacts] = field(default_factory=dict)
     opened: dict[int, Us] = field(default_factory=dict)
     closed: dict[int, Us] = field(default_factory=dict)
@@ -299,8 +302,9 @@ class Account:
                 self.submitted = _least(self.submitted, at)
             case Finished():
                 self.finished = _least(self.finished, at)
-            case Held(gpus=gpus, standby=standby, price=price):
-                level = (gpus, min(standby, gpus), -1 if price is None else round(price * 1e6))
+            case Held(gpus=gpus, standby=standby, price=price, unsure=unsure):
+                dollars = -1 if price is None else round(price * 1e6)
+                level = (gpus, min(standby, gpus), dollars, min(unsure, gpus))
                 self.held[at] = max(level, self.held.get(at, level))
             case Opened(attempt=attempt):
                 self.opened[attempt] = _least(self.opened.get(attempt), at)

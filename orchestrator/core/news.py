@@ -1,23 +1,33 @@
 """What changed between two beliefs that people may ask about later: `holdfast why` tells it.
 
 Agents write notes of what they see; this is the same for what the controller sees: a node falls
-silent or comes back, loses its power, or a check says CRITICAL. Pure; the daemon writes the result
-into the ledger as events, in the same breath as the beliefs.
+silent or comes back, loses its power, a check says CRITICAL, a register has another generation (all
+that is left of a gang whose agents are lost). Pure; the daemon writes the result into the ledger as
+events, in the same breath as the beliefs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
 
-from orchestrator.core.beliefs import AgentBelief, Beliefs, ClusterBelief, LinkBelief, NodeBelief
+from orchestrator.core.beliefs import (
+    AgentBelief,
+    Beliefs,
+    ClusterBelief,
+    LinkBelief,
+    NodeBelief,
+    RegisterBelief,
+)
 from orchestrator.core.cohorts import CohortBelief
 from orchestrator.core.links import verdict
 from orchestrator.core.nodes import ClusterName, NodeName
 from orchestrator.core.observations import Power
 from orchestrator.core.sheets import changed
 from orchestrator.core.verdicts import Severity
+from orchestrator.runtime.lineage import Generation
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +38,7 @@ class News:
     kind: str  #: agent-silent, agent-gone, node-unreached, node-back, node-lost, finding, ...
     subjects: tuple[str, ...]
     text: str
+    data: dict[str, Any] = field(default_factory=dict)
 
 
 def news(before: Beliefs, after: Beliefs) -> tuple[News, ...]:
@@ -39,6 +50,9 @@ def news(before: Beliefs, after: Beliefs) -> tuple[News, ...]:
             found += [*_of_node(old, node), *_of_agents(old, node), *_of_findings(old, node)]
     for cluster, belief in after.clusters.items():
         found += _of_cluster(before.clusters.get(cluster, ClusterBelief(cluster)), belief)
+    for job, register in after.registers.items():
+        if register is not before.registers.get(job):
+            found += _of_register(before.registers.get(job, RegisterBelief(job)), register)
     for key, cohort in after.cohorts.items():
         if cohort is not before.cohorts.get(key):
             found += _of_cohort(before.cohorts.get(key), cohort)
@@ -113,3 +127,38 @@ def _of_cluster(old: ClusterBelief, new: ClusterBelief) -> Iterator[News]:
     if new.failing_since is not None and old.failing_since is None:
         text = f"the provider of {name} does not answer: {new.error}"
         yield News(new.failing_since, "provider-failed", (name,), text)
+
+
+def _of_register(old: RegisterBelief, new: RegisterBelief) -> Iterator[News]:
+    """Tell each generation that a register holds, with the step that it resumes from if known."""
+    seen, was = new.seen, old.seen
+    if seen is None or seen is was or seen.fence is None:
+        return
+    known = max((one.seq for one in was.generations), default=0) if was is not None else 0
+    heads = {one.commit.seq: one.commit for one in (was, seen) if one is not None and one.commit}
+    for generation in seen.generations:
+        if generation.seq <= known:
+            continue
+        data: dict[str, Any] = {
+            "number": generation.number,
+            "seq": generation.seq,
+            "members": [member.node for member in generation.members],
+            "resume": generation.resume,
+        }
+        start = "nothing" if generation.resume is None else f"commit {generation.resume}"
+        head = heads.get(generation.resume or 0)
+        if head is not None:
+            start = f"step {head.step}"
+            data |= {"step": head.step, "under": head.under, "durable_at": head.at}
+        subjects = (new.job, f"{new.job}/{seen.fence.attempt}")
+        members = len(generation.members)
+        text = f"the register has generation {generation.number} of {members} nodes, from {start}"
+        yield News(_written(generation, seen.at), "generation-recorded", subjects, text, data)
+
+
+def _written(generation: Generation, seen_at: datetime) -> datetime:
+    """Return when a generation was written, on its writer's clock; never after it was read."""
+    try:
+        return min(datetime.fromtimestamp(generation.at, UTC), seen_at)
+    except (ValueError, OverflowError, OSError):
+        return seen_at

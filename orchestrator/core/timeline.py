@@ -366,8 +366,7 @@ class Timeline:
     def _book_piece(self, ledger: _Booking, span: Span, start: Us, end: Us) -> None:
         """Book a piece of time in which nothing changes."""
         life, lasted = span.of, end - start
-        held, standby, price, known = self._held(span, start)
-        guessed = span.guessed or not known
+        held, standby, price, unsure = self._held(span, start)
         gang = held if span.cause is Cause.IDLE else held - standby
         if life is not None and life.gpus and span.cause in OF_MEMBERS:
             gang = min(life.gpus, held)
@@ -375,11 +374,14 @@ class Timeline:
         parts = self._shared(span, start, end)
         over = self.account.finished is not None and start >= self.account.finished
         for cause, amount in parts.items():
-            ledger.book(cause, amount * gang, price, guessed=guessed)
+            guessed = gang if span.guessed else min(gang, unsure)
+            ledger.book(cause, amount * gang, price, amount * guessed)
             if not over:
                 ledger.wall[cause] += amount
-        ledger.book(Cause.SPARE, spare * lasted, price, guessed=not known)
-        ledger.book(Cause.IDLE, (held - gang - spare) * lasted, price, guessed=not known)
+        left = max(0, unsure - gang)
+        ledger.book(Cause.SPARE, spare * lasted, price, min(spare, left) * lasted)
+        idle = held - gang - spare
+        ledger.book(Cause.IDLE, idle * lasted, price, min(idle, max(0, left - spare)) * lasted)
         ledger.paid += held * lasted
 
     def _shared(self, span: Span, start: Us, end: Us) -> dict[Cause, Us]:
@@ -396,20 +398,21 @@ class Timeline:
             Cause.DEGRADED: lasted - stalled - good,
         }
 
-    def _held(self, span: Span, at: Us) -> tuple[int, int, int, bool]:
-        """Return (GPUs, of them standing by, price, whether it is known) from this moment on.
+    def _held(self, span: Span, at: Us) -> tuple[int, int, int, int]:
+        """Return (GPUs, of them standing by, price, how many are guessed) from this moment on.
 
         A generation of more GPUs than were held when it was formed shows that a fact is missing.
         """
         index = bisect_right(self._since, at)
         life = span.of if span.cause in OF_MEMBERS else None
         if index:
-            since, gpus, standby, price = self._holding[index - 1]
+            since, gpus, standby, price, unsure = self._holding[index - 1]
             formed = None if life is None else life.facts.formed
             if life is None or formed is None or since > formed or gpus >= life.gpus:
-                return gpus, standby, price, True
-        price = next((price for *_, price in self._holding if price >= 0), -1)
-        return (life.gpus if life is not None else 0), 0, price, False
+                return gpus, standby, price, unsure
+        price = next((price for *_, price, _ in self._holding if price >= 0), -1)
+        gpus = life.gpus if life is not None else 0
+        return gpus, 0, price, gpus
 
 
 class _Booking:
@@ -421,11 +424,10 @@ class _Booking:
         self.guessed: Counter[Cause] = Counter()
         self.wall: Counter[Cause] = Counter()
 
-    def book(self, cause: Cause, amount: int, price: int, *, guessed: bool) -> None:
+    def book(self, cause: Cause, amount: int, price: int, guessed: int) -> None:
         if amount:
             self.amounts[cause, price] += amount
-            if guessed:
-                self.guessed[cause] += amount
+            self.guessed[cause] += guessed
 
     def closed(self, since: datetime, until: datetime) -> Book:
         gpu, dollars, unpriced = dict.fromkeys(Cause, 0), dict.fromkeys(Cause, 0.0), 0
@@ -493,14 +495,14 @@ def _usual(account: Account) -> Usual:
     )
 
 
-def _holding(account: Account) -> list[tuple[Us, int, int, int]]:
+def _holding(account: Account) -> list[tuple[Us, int, int, int, int]]:
     """Return what was held from when on; the end of the only attempt lets go of everything."""
     levels = dict(account.held)
     for attempt, at in account.closed.items():
         others = (one for one, opened in account.opened.items() if one != attempt and opened <= at)
         alone = all(account.closed.get(one, at + 1) <= at for one in others)
         if alone and at not in levels:
-            levels[at] = (0, 0, -1)
+            levels[at] = (0, 0, -1, 0)
     return [(at, *levels[at]) for at in sorted(levels)]
 
 

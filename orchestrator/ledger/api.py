@@ -8,7 +8,7 @@ object of the core.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -182,6 +182,12 @@ class Ledger(Protocol):
         self, subject: str | None, since: datetime | None = None, limit: int = 500
     ) -> list[Event]:
         """Return the newest events about a subject (None: all), oldest first."""
+        ...
+
+    def told(
+        self, subject: str, kinds: Collection[str], after: int = 0, limit: int = 1_000
+    ) -> tuple[Event, ...]:
+        """Return events of some kinds about a subject, by number, beginning behind `after`."""
         ...
 
     def jobs(self) -> tuple[Job, ...]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -305,6 +305,14 @@ class MemoryLedger:
             if (subject is None or subject in one.subjects) and (since is None or one.at >= since)
         ]
         return sorted(wanted, key=lambda one: (one.at, one.number))[-limit:]
+
+    def told(
+        self, subject: str, kinds: Collection[str], after: int = 0, limit: int = 1_000
+    ) -> tuple[Event, ...]:
+        """Return events of some kinds about a subject, by number, beginning behind `after`."""
+        skipped = max(0, after - self._events[0].number + 1) if self._events else 0
+        later = (one for one in islice(self._events, skipped, None) if one.kind in kinds)
+        return tuple(islice((one for one in later if subject in one.subjects), limit))
 
     def jobs(self) -> tuple[Job, ...]:
         """Return every job."""

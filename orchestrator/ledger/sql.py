@@ -7,7 +7,7 @@ is locked by every write, reads see one moment (REPEATABLE READ).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -268,6 +268,17 @@ class SqlLedger:
         with self.database.read() as db:
             rows = db.execute(wanted.limit(limit)).all()
         return [read_event(row) for row in reversed(rows)]
+
+    def told(
+        self, subject: str, kinds: Collection[str], after: int = 0, limit: int = 1_000
+    ) -> tuple[Event, ...]:
+        """Return events of some kinds about a subject, by number, beginning behind `after`."""
+        about = sa.and_(event_subjects.c.subject == subject, event_subjects.c.event > after)
+        both = events.join(event_subjects, event_subjects.c.event == events.c.number)
+        wanted = sa.select(events).select_from(both).where(about, events.c.kind.in_(sorted(kinds)))
+        with self.database.read() as db:
+            rows = db.execute(wanted.order_by(events.c.number).limit(limit)).all()
+        return tuple(read_event(row) for row in rows)
 
     def jobs(self) -> tuple[Job, ...]:
         """Return every job."""

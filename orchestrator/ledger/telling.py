@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from hashlib import sha256
+from typing import Any
 
 from orchestrator.core.beliefs import Beliefs
-from orchestrator.core.decisions import Decision, Effect, SettleOrder
+from orchestrator.core.decisions import Decision, Effect, MoveNode, Renew, SettleOrder
 from orchestrator.core.explain import explain
 from orchestrator.core.fleet import Fleet
 from orchestrator.core.news import news
+from orchestrator.core.nodes import SEATED, Machine, Node
 from orchestrator.core.observations import AgentSeen, Observation, Ordered
 from orchestrator.ledger.api import Event
 
@@ -36,13 +38,52 @@ def subjects_of(decision: Decision) -> tuple[str, ...]:
 def of_decision(decision: Decision, now: datetime, fleet: Fleet | None = None) -> Event:
     """Tell that a decision was enacted or written down as an intent.
 
-    With the fleet that it was made on, the answer to an order is told of the order's subject.
+    With the fleet that it was made on, the answer to an order is told of the order's subject, and
+    a node that leaves a seat is told of the job that it leaves. `data` has what accounts are made
+    of (`bookkeeping`).
     """
     subjects = subjects_of(decision)
     if isinstance(decision, SettleOrder) and fleet is not None:
         orders = fleet.beliefs.orders
         subjects = tuple(one.subject for one in orders if one.number == decision.order)
-    return Event(now, type(decision).__name__, subjects, explain(decision))
+    data = _data(decision, fleet)
+    if "job" in data:
+        job = f"{data['job']}"
+        subjects = tuple(dict.fromkeys((*subjects, job, f"{job}/{data['attempt']}")))
+    return Event(now, type(decision).__name__, subjects, explain(decision), data=data)
+
+
+def _data(decision: Decision, fleet: Fleet | None) -> dict[str, Any]:
+    """Return what the accounts of a job need of a decision, as plain JSON types."""
+    match decision:
+        case MoveNode(node=name, start=start, end=end) if fleet is not None:
+            node = fleet.nodes.get(name)
+            seat = _seat(node, decision if end in SEATED else None)
+            return {"start": start.value, "end": end.value, **seat}
+        case Renew(node=name, machine=machine) if fleet is not None:
+            node = fleet.nodes.get(name)
+            if node is None or node.state not in SEATED:
+                return {}
+            state = node.state.value
+            return {"start": state, "end": state, **_seat(node, None), **_worth(machine)}
+        case _:
+            return {}
+
+
+def _seat(node: Node | None, entering: MoveNode | None) -> dict[str, Any]:
+    """Return whose seat a node enters, keeps or leaves, and what it is worth; {} if nobody's."""
+    if node is None:
+        return {}
+    job, attempt = node.job, node.attempt
+    if entering is not None and entering.job is not None:
+        job, attempt = entering.job, entering.attempt
+    if job is None or attempt is None:
+        return {}
+    return {"job": job, "attempt": attempt, **_worth(node.machine)}
+
+
+def _worth(machine: Machine) -> dict[str, Any]:
+    return {"gpus": machine.accelerators, "price_per_hour": machine.price_per_hour}
 
 
 def of_order(order: Ordered) -> Event:
@@ -55,7 +96,10 @@ def of_order(order: Ordered) -> Event:
 
 def of_beliefs(before: Beliefs, after: Beliefs) -> tuple[Event, ...]:
     """Tell what the controller noticed: a silence, a return, a finding, a generation."""
-    return tuple(Event(one.at, one.kind, one.subjects, one.text) for one in news(before, after))
+    return tuple(
+        Event(one.at, one.kind, one.subjects, one.text, data=one.data)
+        for one in news(before, after)
+    )
 
 
 def of_refusal(seen: Observation, reason: str, now: datetime) -> tuple[str, Event]:

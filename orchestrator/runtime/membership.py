@@ -67,6 +67,7 @@ class Membership:
         self._unread_since: float | None = None
         self._epoch = terms.born - now
         self._kept = 0
+        self._waits = False  #: it was told that the gang cannot form within its grant
 
     # ---- what others may ask ---------------------------------------------------------------------
 
@@ -451,13 +452,16 @@ class Membership:
     def _finished_all(self, mark: str) -> None:
         if self._done is None:
             self._done = mark
-            self._say("finished", "every rank of the generation ended with exit code 0")
+            number = None if self.latest is None else self.latest.number
+            text = "every rank of the generation ended with exit code 0"
+            self._say("finished", text, {"generation": number})
 
     # ---- the next generation ---------------------------------------------------------------------
 
     def _form(self) -> None:
         if not self._needs_round() or self.grant is None or self._lineage is None:
             self._forming.rest()
+            self._waits = False
             return
         table = Table(
             terms=self.terms,
@@ -472,6 +476,9 @@ class Membership:
             unsure=self._unsure,
         )
         outcome = self._forming.step(table)
+        if self._forming.short and not self._waits:
+            self._say("waiting", self._forming.short)
+        self._waits = bool(self._forming.short)
         if isinstance(outcome, Formed):
             self._formed = outcome.generation
             self._forming.port = None
@@ -516,7 +523,13 @@ class Membership:
         names = [member.node for member in latest.members]
         text = f"generation {latest.number} of {', '.join(names)}: {latest.because.cause.value}"
         facts = {"number": latest.number, "seq": latest.seq, "members": names}
-        more = {"resume": latest.resume, "why": latest.why, "because": _plain(latest.because)}
+        commit = None if self._lineage is None else self._lineage.commit(latest.resume)
+        more = {
+            "resume": latest.resume,
+            "step": None if commit is None else commit.step,
+            "why": latest.why,
+            "because": _plain(latest.because),
+        }
         self._say("generation-formed", text, {**facts, **more})
 
     def _look(self) -> None:

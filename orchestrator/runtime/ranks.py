@@ -26,13 +26,14 @@ from typing import Any
 from orchestrator.errors import PermanentError
 from orchestrator.runtime import exits, rankplan
 from orchestrator.runtime.collectives import file_of, last_records
+from orchestrator.runtime.course import TELLERS, Course
 from orchestrator.runtime.ending import Ending, Manner
 from orchestrator.runtime.lineage import Because, Cause
 from orchestrator.runtime.mailbox import Beat, Event, Journal, Mailbox
 from orchestrator.runtime.memorykeeper import MemoryKeeper
 from orchestrator.runtime.place import Place
 from orchestrator.runtime.processes import Target
-from orchestrator.runtime.progress import Stall
+from orchestrator.runtime.progress import STEP, Stall
 from orchestrator.runtime.rankplan import RankPlan
 from orchestrator.runtime.rankprocess import RankProcess
 from orchestrator.runtime.reports import RankReport
@@ -87,6 +88,7 @@ class Ranks:
         self._ending: Ending | None = None
         self._state_at = self._signs_at = float("-inf")
         self._unverified = False
+        self._course = Course()
         self.trouble: Because | None = None  #: what went wrong first in this generation here
         self.ended_at: float | None = None  #: epoch seconds when that was noticed
         self.fenced = False  #: a rank stopped because another attempt or generation rules
@@ -138,6 +140,7 @@ class Ranks:
         self.trouble, self.ended_at, self.fenced = None, None, False
         self._state_at = self._signs_at = float("-inf")
         self._unverified = False
+        self._course = Course()
         if self._spec.progress["kind"] == "file":
             self._files = FileSigns(self._spec.progress["pattern"], self._spec.workdir)
         self.prepare()
@@ -218,6 +221,8 @@ class Ranks:
             self._listen(now)
             self._look_for_signs(now)
             self._reap()
+            if self.finished:
+                self._tell_course("every rank ended with exit code 0", finished=True)
             if self._ending is None:
                 self._look_at_states(now)
                 self._judge(now)
@@ -257,6 +262,8 @@ class Ranks:
 
     def _remember(self, beat: Beat) -> None:
         """Keep a rank's last beat; of an opaque command, the last of whoever is ahead."""
+        if beat.phase == STEP and beat.step is not None:
+            self._course.stepped(beat.step, time.time())
         for rank in self._ranks:
             ahead = rank.beat is None or (beat.step or 0) >= (rank.beat.step or 0)
             if rank.rank == beat.rank or (self._opaque and ahead):
@@ -270,6 +277,8 @@ class Ranks:
         data: dict[str, Any] = {"rank": event.rank, "step": event.step, "seq": event.seq}
         took = {"stall_seconds": event.stall_seconds, "lag_seconds": event.lag_seconds}
         data |= {name: value for name, value in took.items() if value is not None}
+        if event.kind == "commit" and event.stall_seconds is not None:
+            data["stalled_seconds"] = self._course.stalled(event.stall_seconds)
         text = event.text or f"rank {event.rank}: {event.kind}"
         self._jot(_EVENT_NOTES.get(event.kind, event.kind), text, data)
 
@@ -346,7 +355,8 @@ class Ranks:
             f"rank {rank} made no progress for {stall.seconds:.1f} s in phase {stall.phase} "
             f"({learned} limit {stall.limit:.1f} s)"
         )
-        self._jot("hang", text, {"rank": rank, "step": stall.step, "phase": stall.phase})
+        data = {"rank": rank, "step": stall.step, "phase": stall.phase, "seconds": stall.seconds}
+        self._jot("hang", text, data)
         culprit = next((one for one in self._ranks if one.rank == rank), None)
         self._blame(Cause.HANG, culprit or self._ranks[0], f"no progress in phase {stall.phase}")
 
@@ -397,6 +407,7 @@ class Ranks:
         self._next = None
         if self._plan is None or self._ending is not None:
             return
+        self._tell_course(why)
         hung = self.trouble is not None and self.trouble.cause is Cause.HANG
         self._survivors.forget()
         if keep and not hung and self._spec.survivors == "keep":
@@ -440,6 +451,14 @@ class Ranks:
         return Target(self._place.marker, marked, parents, spare, self._survivors.pids)
 
     # saying
+
+    def _tell_course(self, why: str, *, finished: bool = False) -> None:
+        """Note once how far the generation came here, when its ranks end."""
+        if self._plan is None or self._plan.group_rank >= TELLERS or self._course.told:
+            return
+        self._course.told = True
+        data = {**self._course.facts(), "finished": finished}
+        self._jot("ranks-ended", f"generation {self._plan.generation} ends: {why}", data)
 
     def _note_suspicion(self, suspicion: Suspicion) -> None:
         stall = suspicion.stall

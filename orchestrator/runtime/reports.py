@@ -78,8 +78,10 @@ class Note:
     generation-void, rank-exited, rank-stopped, suspected (a stall, with stacks in `data`), hang,
     peer-lost, cold-start (though a preload was named), not-kept (a survivor did not leave in time),
     recovered (from which rung), partner-copy (a standby keeps snapshots), partner-copy-failed,
-    commit, commit-failed, verification-failed, resumed, finished, failed, stopped, alone,
-    foreign-fence.
+    commit, commit-failed, verification-failed, resumed, waiting (too few nodes to form),
+    ranks-ended (how far the generation came: first and last step with their moments, seconds of
+    checkpoint stalls; from its first two members only), finished, failed, stopped, alone,
+    foreign-fence. Older agents say neither waiting nor ranks-ended.
     """
 
     number: int  #: 1, 2, ... per agent process

@@ -7,13 +7,14 @@ compares what becomes of equal worlds.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 
 from orchestrator.core.jobs import JobSpec
 from orchestrator.core.nodes import NodeName
 from orchestrator.runtime import rounds
+from orchestrator.runtime.course import TELLERS
 from orchestrator.runtime.grants import Grant
 from orchestrator.runtime.lineage import Because, Cause, Generation, Lineage, Member, Record
 from orchestrator.runtime.reports import AgentReport, Stage
@@ -22,7 +23,7 @@ from orchestrator.simulation.commits import record
 from orchestrator.simulation.machine import Run, SimAgent
 from orchestrator.simulation.plan import JobPlan, Kind
 from orchestrator.simulation.reporting import report_of
-from orchestrator.simulation.training import Saved, Training
+from orchestrator.simulation.training import Saved, Training, Trip
 from orchestrator.simulation.truth import Doing
 from orchestrator.simulation.world import World
 
@@ -62,9 +63,15 @@ class BriefGang:
     lost: set[NodeName] = field(default_factory=set)  #: seats that are missed
     short: str = ""
     told: bool = False  #: what a checkpoint costs was noted
+    came: dict[str, object] | None = None  #: how far the ranks came that stand now; not yet noted
+    trip: Trip = field(init=False)
     _members: tuple[NodeName, ...] = ()
     _next: Event | None = None
     _done_at: Event | None = None
+
+    def __post_init__(self) -> None:
+        """Begin before the first step."""
+        self.trip = Trip(self.clock, self.plan.step, self.world.now)
 
     # --- what the world tells ---------------------------------------------------------------------
 
@@ -231,7 +238,11 @@ class BriefGang:
                 if self.phase is Phase.RUNNING:
                     self.world.stopped(self.run, self.because, self.world.now)
                     self.world.books_of(self.run).swaps += 1
+                ran = self.phase is Phase.RUNNING
                 self._stand(Doing.RESTARTING)
+                if ran:
+                    self.came = self.trip.facts(self.world.now)
+                    self._tell_end(why)
                 self._soon(Phase.FORMING, ROUND, self._form)
 
     def _hurt(self, because: Because) -> None:
@@ -244,6 +255,7 @@ class BriefGang:
             self.world.stopped(self.run, because, self.world.now)
             self.world.books_of(self.run).stops += 1
             self._stand(Doing.UNNOTICED)
+            self.came = self.trip.facts(self.world.now)
             self._soon(Phase.HURT, self.world.plan.times.detect, self._notice)
         elif self.phase is Phase.STARTING:
             self._soon(Phase.HURT, self.world.plan.times.detect, self._notice)
@@ -254,6 +266,7 @@ class BriefGang:
             self.because = because
 
     def _notice(self) -> None:
+        self._tell_end(self.because.fingerprint)
         self._turn(Doing.RESTARTING)
         self._soon(Phase.FORMING, ROUND, self._form)
         self._touch_all()
@@ -285,6 +298,8 @@ class BriefGang:
         return held and self.world.machines[node].up
 
     def _wait(self, why: str) -> None:
+        if self.phase is not Phase.WAITING:
+            self._note(self._witness(), "waiting", why)
         self.short = why
         self.phase = Phase.WAITING
         self._turn(Doing.SHORT)
@@ -324,6 +339,7 @@ class BriefGang:
         self._members = tuple(NodeName(member.node) for member in chosen)
         self.short = ""
         self.world.touch_register(self.run[0])
+        self._tell_formed(resume)
         times = self.world.plan.times
         cold = any(self._is_cold(NodeName(member.node)) for member in chosen)
         self._turn(Doing.STARTING if latest is None else Doing.RESTARTING)
@@ -367,6 +383,10 @@ class BriefGang:
         self.clock.speed = self._pace()
         self.clock.committing = not self.world.registers[self.run[0]].down
         self.clock.start(self.world.now, work)
+        self.trip = Trip(self.clock, self.plan.step, self.world.now)
+        for node in self.members[:TELLERS]:
+            text = f"step {int(work / self.plan.step)}"
+            self._note(node, "recovered", text, {"step": int(work / self.plan.step)})
         self._turn(Doing.TRAINING)
         if not self.told:
             first = self.clock.interval + self.clock.stall + self.clock.lag
@@ -385,6 +405,8 @@ class BriefGang:
         if self.phase is not Phase.RUNNING:
             return
         self._stand(Doing.NOTHING)
+        self.came = {**self.trip.facts(self.world.now), "finished": True}
+        self._tell_end("every rank ended with exit code 0")
         self.phase = Phase.DONE
         self._touch_all()
 
@@ -402,7 +424,7 @@ class BriefGang:
         self._turn(doing)
 
     def _end(self, phase: Phase) -> None:
-        self._stand(Doing.NOTHING if phase is Phase.FAILED else Doing.SHORT)
+        self._stand(Doing.RESTARTING if phase is Phase.FAILED else Doing.SHORT)
         if self._next is not None:
             self._next.cancel()
         self.phase = phase
@@ -416,14 +438,50 @@ class BriefGang:
             self.world.touch_register(self.run[0])
             self._tell_commit()
 
+    # --- notes ------------------------------------------------------------------------------------
+
+    def _note(
+        self,
+        node: NodeName | None,
+        kind: str,
+        text: str,
+        data: Mapping[str, object] | None = None,
+        at: float | None = None,
+    ) -> None:
+        """Let the agent of a node note something about the present generation, if it lives."""
+        agent = None if node is None else self.agents.get(node)
+        if agent is None or node is None or not self.world.machines[node].up:
+            return
+        named = {} if self.generation is None else {"generation": self.generation.number}
+        moment = EPOCH + self.world.now if at is None else at
+        agent.note(kind, text, moment, {**named, **(data or {})})
+        self.world.touch_agent(node, self.run)
+
     def _tell_commit(self) -> None:
         """Let the leader's agent note what a checkpoint costs, as the vault measures it."""
-        leader = self.agents.get(self.members[0])
-        if leader is not None and self.world.machines[self.members[0]].up:
-            data = {"stall_seconds": self.clock.stall, "lag_seconds": self.clock.lag}
+        head = self._lineage.head
+        if head is not None:
+            took = {"stall_seconds": self.clock.stall, "lag_seconds": self.clock.lag}
+            named = {"step": head.step, "seq": head.seq, "stalled_seconds": self.trip.stalled}
             self.told = True
-            leader.note("commit", "a checkpoint is durable", EPOCH + self.world.now, data)
-            self.world.touch_agent(self.members[0], self.run)
+            text, data = "a checkpoint is durable", {**took, **named}
+            self._note(self.members[0], "commit", text, data, at=head.at)
+
+    def _tell_formed(self, resume: int | None) -> None:
+        latest = self.generation
+        if latest is not None:
+            commit = self._lineage.commit(resume)
+            named = {"number": latest.number, "seq": latest.seq, "members": list(self.members)}
+            begun = {"resume": resume, "step": None if commit is None else commit.step}
+            text = f"generation {latest.number} of {', '.join(self.members)}"
+            self._note(self.members[0], "generation-formed", text, {**named, **begun})
+
+    def _tell_end(self, why: str) -> None:
+        """Let the first members note how far the generation came."""
+        came, self.came = self.came, None
+        if came is not None:
+            for node in self.members[:TELLERS]:
+                self._note(node, "ranks-ended", why, came)
 
     # --- small things -----------------------------------------------------------------------------
 
@@ -434,7 +492,7 @@ class BriefGang:
         self._next = self.world.agenda.after(seconds, act)
 
     def _turn(self, doing: Doing) -> None:
-        self.world.turn(self.run, doing, members=len(self.members))
+        self.world.turn(self.run, doing, members=self.members)
 
     def _missed(self, node: NodeName) -> None:
         def miss() -> None:

@@ -327,6 +327,10 @@ class Controller:
             self._wake.cancel()
         self._wake = self.world.agenda.at(at, self._tick)
 
+    def tick(self) -> None:
+        """Take a look now, at whatever lies in the inbox."""
+        self._tick()
+
     def _tick(self) -> None:
         self._wake = None
         loop, inbox, eyes = self._loop, self.inbox, self.eyes

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from orchestrator.core.decisions import Enlist, LedgerOnly, MoveNode, SetCadence
+from orchestrator.core.decisions import Enlist, LedgerOnly, MoveNode, OpenAttempt, SetCadence
 from orchestrator.core.jobs import JobSpec, WhenAlone
-from orchestrator.core.nodes import ClusterName, JobName, NodeName, NodeState
+from orchestrator.core.nodes import SEATED, ClusterName, JobName, NodeName, NodeState
 from orchestrator.core.observations import OrderKind
 from orchestrator.core.policies import Policy
 from orchestrator.core.submission import plain
@@ -24,7 +24,7 @@ from orchestrator.simulation.plan import JobPlan, Plan
 from orchestrator.simulation.samples import Samples
 from orchestrator.simulation.strikes import Strikes
 from orchestrator.simulation.training import Training
-from orchestrator.simulation.truth import Doing
+from orchestrator.simulation.truth import Doing, Seated
 from orchestrator.simulation.weather import Weather, in_use
 from orchestrator.simulation.witness import Witness
 from orchestrator.simulation.world import World
@@ -125,6 +125,7 @@ class Simulation:
         self.world.witnesses.append(self.outages)
         self.samples = Samples(self.world, self.controller)
         self._unsettled: dict[ClusterName, set[NodeName]] = {}
+        self._owners: dict[NodeName, JobName | None] = {}
 
     @property
     def now(self) -> float:
@@ -179,11 +180,24 @@ class Simulation:
                     rightly = bool(self.world.machines[node].faults)
                     self.evictions.append(Evicted(self.now, node, reason, rightly))
                 self._settle(node, self.world.machines[node].cluster, end)
+                self._seat(decision, at)
+            case OpenAttempt(job=job):
+                self.world.books[job].log.opened.append(at)
             case SetCadence(job=job, attempt=attempt, every=every):
                 self._retune((job, attempt), every.total_seconds())
             case _:
                 pass
         self.witness.applied(decision, at)
+
+    def _seat(self, move: MoveNode, at: datetime) -> None:
+        """Keep in mind who holds a node from now on: that is what a job pays for."""
+        job, seated = self._owners.get(move.node), move.end in SEATED
+        if move.job is not None and seated:
+            job = move.job
+        if job is not None:
+            state = move.end if seated else None
+            self.world.books[job].log.seats.append(Seated(at, move.node, state))
+        self._owners[move.node] = job if seated else None
 
     def _retune(self, run: Run, every: float) -> None:
         self.tuned.setdefault(run[0], []).append((self.now, every))

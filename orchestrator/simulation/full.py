@@ -8,15 +8,24 @@ the gang wakes it. So days pass quickly, and each minute that matters is played 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from orchestrator.core.jobs import JobSpec, WhenAlone
 from orchestrator.core.nodes import NodeName
 from orchestrator.runtime import turns as t
+from orchestrator.runtime.course import TELLERS
 from orchestrator.runtime.grants import Grant
-from orchestrator.runtime.lineage import Because, Cause, Generation, Lineage, Member, Record
+from orchestrator.runtime.lineage import (
+    Because,
+    Cause,
+    Commit,
+    Generation,
+    Lineage,
+    Member,
+    Record,
+)
 from orchestrator.runtime.membership import Membership
 from orchestrator.runtime.reports import AgentReport, Stage
 from orchestrator.runtime.words import Phase, Word
@@ -25,7 +34,7 @@ from orchestrator.simulation.commits import record
 from orchestrator.simulation.machine import Run, SimAgent
 from orchestrator.simulation.plan import JobPlan, Kind
 from orchestrator.simulation.reporting import report_of
-from orchestrator.simulation.training import Training
+from orchestrator.simulation.training import Training, Trip
 from orchestrator.simulation.truth import Doing
 from orchestrator.simulation.world import World
 
@@ -75,6 +84,9 @@ class FullGang:
     _trained: str | None = None  #: mark of the generation that trained last
     _stood_at: float = 0.0  #: when it stopped making steps
     _mourned: str | None = None  #: mark of the generation whose end was told last
+    _noticed: str | None = None  #: mark of the generation whose end somebody knows of
+    _done: str | None = None  #: mark of the generation that finished its work
+    _booked: tuple[NodeName, ...] = ()  #: members that the books know
     _finish: Event | None = None
     _stores: int = 9_000
     takes: int = 0
@@ -82,6 +94,7 @@ class FullGang:
     def __post_init__(self) -> None:
         """Throw its own dice."""
         self.dice = self.world.dice.of(f"gang {self.run[0]}/{self.run[1]}")
+        self.trip = Trip(self.clock, self.plan.step, self.world.now)
 
     # --- what the world tells ---------------------------------------------------------------------
 
@@ -293,6 +306,7 @@ class FullGang:
         wishes = seat.machine.take(given, self.time)
         if seat.failed_at is None and seat.machine.failure is not seat.failure:
             seat.failed_at = self.world.now
+            self._notice(seat.running)
         for wish in wishes:
             self._carry_out(node, seat, wish)
         wake = seat.machine.wake_at
@@ -348,8 +362,8 @@ class FullGang:
                 self._start_ranks(node, seat, generation)
             case t.EndRanks(why=why):
                 self._end_ranks(node, seat, why)
-            case t.Tell(kind=kind, text=text):
-                seat.agent.note(kind, text, EPOCH + self.world.now)
+            case t.Tell(kind=kind, text=text, data=data):
+                seat.agent.note(kind, text, EPOCH + self.world.now, data)
                 if kind == "alone":
                     self.world.left_alone(node, self.run)
 
@@ -452,7 +466,9 @@ class FullGang:
                 since = min(since, seat.failed_at)
             self.world.stopped(self.run, because, since)
         seat.up = False
+        self._notice(generation)
         self._review()
+        self._tell_end(node, seat, generation, why)
         self._after(ENDING_TAKES, lambda: self._ranks_gone(node, seat, generation))
 
     def _ranks_gone(self, node: NodeName, seat: Seat, generation: Generation) -> None:
@@ -480,7 +496,7 @@ class FullGang:
     def _review(self) -> None:
         """See from the level whether steps are made now, and keep clock and books to it."""
         latest = self._latest
-        trains = latest is not None and self._all_up(latest)
+        trains = latest is not None and latest.mark != self._done and self._all_up(latest)
         if self.training and (not trains or latest is None or latest.mark != self._trained):
             self._stand()
         if trains and not self.training and latest is not None:
@@ -506,10 +522,16 @@ class FullGang:
         else:
             work = register.work.get(latest.resume or 0, 0.0)
             self.world.books_of(self.run).lose(self.world.reached(self.run[0]) - work)
+        goes_on = self._trained == latest.mark
         self._trained = latest.mark
         self.world.resumed(self.run, work)
         self._pace(latest)
         self.clock.start(self.world.now, work)
+        if not goes_on:
+            self.trip = Trip(self.clock, self.plan.step, self.world.now)
+            step = int(work / self.plan.step)
+            for member in latest.members[:TELLERS]:
+                self._note(member, latest, "recovered", f"step {step}", {"step": step})
         if self.plan.work is not None:
             left = (self.plan.work - work) / self.clock.speed
             left *= 1.0 + self.clock.stall / self.clock.interval
@@ -548,30 +570,77 @@ class FullGang:
         if generation is None or not saved:
             return
         rules = register.lineage.ruler == generation.seq
-        leader = self.world.machines[NodeName(generation.members[0].node)]
         if (rules or self.dice.random() < RACES) and record(register, generation, self.plan, saved):
             self.world.touch_register(self.run[0])
-            seat = self.seats.get(leader.node)
-            if seat is not None:
-                data = {"stall_seconds": self.clock.stall, "lag_seconds": self.clock.lag}
-                seat.agent.note("commit", "a checkpoint is durable", EPOCH + self.world.now, data)
-                self.world.touch_agent(leader.node, self.run)
+            self._tell_commit(generation, register.records[-1])
+
+    # --- notes ------------------------------------------------------------------------------------
+
+    def _note(
+        self,
+        member: Member,
+        generation: Generation,
+        kind: str,
+        text: str,
+        data: Mapping[str, object],
+        at: float | None = None,
+    ) -> None:
+        """Let a member's agent note something about a generation, if that agent lives."""
+        node = NodeName(member.node)
+        seat = self.seats.get(node)
+        if seat is not None:
+            moment = EPOCH + self.world.now if at is None else at
+            seat.agent.note(kind, text, moment, {"generation": generation.number, **data})
+            self.world.touch_agent(node, self.run)
+
+    def _tell_commit(self, generation: Generation, made: Record) -> None:
+        """Let the leader's agent note what a checkpoint costs, as the vault measures it."""
+        took = {"stall_seconds": self.clock.stall, "lag_seconds": self.clock.lag}
+        if isinstance(made, Commit):
+            named = {"step": made.step, "seq": made.seq, "stalled_seconds": self.trip.stalled}
+            text, data = "a checkpoint is durable", {**took, **named}
+            self._note(generation.members[0], generation, "commit", text, data, made.at)
+
+    def _tell_end(self, node: NodeName, seat: Seat, generation: Generation, why: str) -> None:
+        """Let one of the first members note how far its generation came, if it trained at all."""
+        first = [member.node for member in generation.members[:TELLERS]]
+        if generation.mark == self._trained and node in first:
+            done = generation.mark == self._done
+            facts = {**self.trip.facts(self._stood_at), "finished": done}
+            self._note(seat.agent.member, generation, "ranks-ended", why, facts)
 
     def _finished(self, latest: Generation) -> None:
         if self._trained != latest.mark or not self.training:
             return
         self._wake()
+        self._done = latest.mark
+        self._review()
+        for member in latest.members[:TELLERS]:
+            facts = {**self.trip.facts(self.world.now), "finished": True}
+            self._note(member, latest, "ranks-ended", "every rank ended with exit code 0", facts)
         for member in latest.members:
             self._feed(NodeName(member.node), t.RanksFinished())
+
+    def _notice(self, generation: Generation | None) -> None:
+        """Hear that somebody knows that the ranks of a generation stand."""
+        if generation is not None and generation.mark == self._trained:
+            self._noticed = generation.mark
+            self._keep_books(trains=self.training)
 
     def _keep_books(self, *, trains: bool) -> None:
         books = self.world.books_of(self.run)
         if trains:
             doing = Doing.TRAINING
+        elif self._trained is not None and self._trained == self._done:
+            doing = Doing.NOTHING
         elif books.first_step_at is None:
             doing = Doing.STARTING if self.seats else Doing.NOTHING
         else:
             waiting = any(s.machine.stage is Stage.WAITING for s in self.seats.values())
-            doing = Doing.SHORT if waiting or not self.seats else Doing.RESTARTING
-        if doing is not books.doing:
-            self.world.turn(self.run, doing, members=len(self.members))
+            unnoticed = self._trained is not None and self._trained != self._noticed
+            doing = Doing.UNNOTICED if unnoticed else Doing.RESTARTING
+            doing = Doing.SHORT if waiting or not self.seats else doing
+        members = self.members
+        if doing is not books.doing or members != self._booked:
+            self._booked = members
+            self.world.turn(self.run, doing, members=members)

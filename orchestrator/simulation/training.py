@@ -8,8 +8,37 @@ Work is counted in seconds of undisturbed training.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import inf
 
+from orchestrator.simulation.agenda import BEGIN
+
+EPOCH = BEGIN.timestamp()
 KEPT = 3  #: newest durable checkpoints that are remembered until they are taken
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """A time in which nothing about the training changed."""
+
+    start: float
+    end: float
+    work: float  #: at the start
+    trained: float  #: seconds of it
+    stalled: float  #: seconds of it
+    speed: float
+    cycle: float  #: seconds of training between two stalls; infinite without checkpoints
+    stall: float
+
+    @property
+    def done(self) -> float:
+        """The work at the end."""
+        return self.work + self.speed * self.trained
+
+    def reached(self, work: float) -> float:
+        """Return when this work was done: it must lie within what was done here."""
+        trained = (work - self.work) / self.speed if self.speed else 0.0
+        stalls = max(0.0, -(-trained // self.cycle) - 1)  # of cycles that ended before
+        return min(self.end, self.start + trained + stalls * self.stall)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +64,7 @@ class Training:
     trained: float = 0.0  #: seconds of training at any speed, in all
     stalled: float = 0.0  #: seconds of standing for checkpoints, in all
     slowed: float = 0.0  #: seconds lost by going slowly, in all
+    stretches: list[Stretch] = field(default_factory=list)  #: everything so far, in order
 
     def start(self, now: float, work: float) -> None:
         """Begin to train from this much work."""
@@ -56,6 +86,10 @@ class Training:
             return []
         trained, stalled = self._split(now)
         begun = [*self.coming, *self._begun(now)]
+        if now > self.since:
+            cycle = self.interval if self.committing else inf
+            went = (self.work, trained, stalled, self.speed, cycle, self.stall)
+            self.stretches.append(Stretch(self.since, now, *went))
         self.work += self.speed * trained
         self.trained += trained
         self.stalled += stalled
@@ -87,3 +121,37 @@ class Training:
             Saved(self.work + self.speed * n * self.interval, self.since + n * period + self.lag)
             for n in range(first, last + 1)
         ]
+
+
+@dataclass(slots=True)
+class Trip:
+    """How far the ranks of one generation come: what its first members note when it ends."""
+
+    clock: Training
+    step: float  #: seconds of one undisturbed step
+    began_at: float
+    work: float = field(init=False)  #: at the beginning
+    stood: float = field(init=False)  #: seconds that the run had stalled before
+
+    def __post_init__(self) -> None:
+        """Begin where the clock stands."""
+        self.work, self.stood = self.clock.work, self.clock.stalled
+
+    @property
+    def stalled(self) -> float:
+        """Seconds of its checkpoint stalls, as far as the clock was settled."""
+        return self.clock.stalled - self.stood
+
+    def facts(self, now: float) -> dict[str, object]:
+        """Return the data of `ranks-ended`, for ranks that stand since `now`."""
+        begun, last = (int(work / self.step) for work in (self.work, self.clock.work))
+        if last <= begun:
+            return {}
+        first_at = self.began_at + self.step / max(self.clock.speed, 0.01)
+        return {
+            "first_step": begun + 1,
+            "first_step_at": EPOCH + min(first_at, now),
+            "step": last,
+            "step_at": EPOCH + now,
+            "stalled_seconds": self.stalled,
+        }

@@ -6,7 +6,10 @@ The product's accounts (`core.accounts`) are told events and must come to the sa
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
+
+from orchestrator.core.nodes import NodeName, NodeState
 
 
 class Doing(StrEnum):
@@ -18,6 +21,35 @@ class Doing(StrEnum):
     UNNOTICED = "unnoticed"  #: it stands, and nobody knows yet
     RESTARTING = "restarting"  #: noticed; on its way to the next step
     SHORT = "short"  #: it lacks nodes
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """From here on the seats of an attempt do something else, or others are members."""
+
+    at: float
+    attempt: int
+    doing: Doing
+    members: tuple[NodeName, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Seated:
+    """From here on a node is seated so; None: it is not."""
+
+    at: datetime
+    node: NodeName
+    state: NodeState | None
+
+
+@dataclass(slots=True)
+class Log:
+    """What befell one job, in order: what its bill is made of (`bill`)."""
+
+    turns: list[Turn] = field(default_factory=list)
+    seats: list[Seated] = field(default_factory=list)
+    opened: list[datetime] = field(default_factory=list)  #: attempts
+    resumed: list[tuple[float, float]] = field(default_factory=list)  #: (at, work it went on from)
 
 
 @dataclass(slots=True)
@@ -38,6 +70,7 @@ class Books:
     stops: int = 0  #: how often training ended by something wrong
     swaps: int = 0  #: how often it ended for a new grant
     longest: float = 0.0  #: seconds without training, the longest time
+    log: Log = field(default_factory=Log)
 
     def turn(self, now: float, doing: Doing, *, members: int, held: int) -> None:
         """Close the books of what was done until now, and begin with what is done from now on."""

@@ -21,7 +21,7 @@ from orchestrator.simulation.gang import Gang
 from orchestrator.simulation.machine import RUNGS, Fault, Run, SimAgent, SimMachine
 from orchestrator.simulation.plan import JobPlan, Kind, Plan
 from orchestrator.simulation.register import SimRegister
-from orchestrator.simulation.truth import Books, Doing
+from orchestrator.simulation.truth import Books, Doing, Turn
 
 EPOCH = BEGIN.timestamp()
 STALLS_EVERY = 1_200.0  #: seconds between two hangs over one bad link
@@ -172,12 +172,13 @@ class World:
         """Hear how far the ranks had come when they stopped."""
         self._reached[job] = work
 
-    def turn(self, run: Run, doing: Doing, *, members: int) -> None:
+    def turn(self, run: Run, doing: Doing, *, members: tuple[NodeName, ...]) -> None:
         """Keep the books of a job; only its newest attempt writes in them."""
         if run[1] < self.registers[run[0]].lineage.attempt:
             return
-        held = len(self.agents_of(run))
-        self.books[run[0]].turn(self.now, doing, members=members, held=max(members, held))
+        books, held = self.books[run[0]], len(self.agents_of(run))
+        books.turn(self.now, doing, members=len(members), held=max(len(members), held))
+        books.log.turns.append(Turn(self.now, run[1], doing, members))
 
     def stopped(self, run: Run, because: Because, since: float) -> None:
         """Hear that ranks stopped for something wrong, which was there since then."""
@@ -192,6 +193,7 @@ class World:
     def resumed(self, run: Run, work: float) -> None:
         """Hear that steps are made again."""
         self._reached[run[0]] = work
+        self.books[run[0]].log.resumed.append((self.now, work))
         for witness in self.witnesses:
             witness.resumed(run, work)
 

@@ -284,6 +284,33 @@ def test_a_story_is_told_in_order_and_cut_at_its_beginning(ledger: Ledger, token
     assert ledger.story("nobody") == []
 
 
+def test_events_of_some_kinds_are_read_on_behind_the_last_one(ledger: Ledger, token: int) -> None:
+    for second, kind, subject in ((3, "a", NODE), (1, "b", NODE), (2, "c", NODE), (4, "a", "x")):
+        ledger.event(token, Event(after(second), kind, (subject, "y"), f"at {second}"), NOW)
+    first = ledger.told(NODE, {"a", "b"}, limit=1)
+    assert [one.text for one in first] == ["at 3"]
+    rest = ledger.told(NODE, {"a", "b"}, after=first[-1].number)
+    assert [one.text for one in rest] == ["at 1"]
+    assert ledger.told(NODE, {"a", "b"}, after=rest[-1].number) == ()
+    assert ledger.told("nobody", {"a"}) == ()
+
+
+def test_a_move_tells_whose_seat_it_is_and_what_it_is_worth(ledger: Ledger, token: int) -> None:
+    machine = Machine(MachineId("m-7"), accelerators=8, price_per_hour=20.0)
+    seen = MachineSeen(NODE, "first", machine, Power.RUNNING)
+    ledger.apply(token, Enlist(ASH, "fake", seen, "listed"), NOW)
+    ledger.apply(token, Accept(JOB, JobSpec(1, 1), "submitted"), NOW)
+    ledger.apply(token, OpenAttempt(JOB, 1, ASH, "nodes are there"), NOW)
+    ledger.apply(token, MoveNode(NODE, NodeState.BURN_IN, NodeState.SPARE, "healthy"), NOW)
+    seat = MoveNode(NODE, NodeState.SPARE, NodeState.IN_USE, "seated", job=JOB, attempt=1)
+    ledger.apply(token, seat, NOW)
+    ledger.apply(token, MoveNode(NODE, NodeState.IN_USE, NodeState.DRAINING, "leaves"), NOW)
+    entered, left = ledger.told(JOB, {"MoveNode"})
+    worth = {"job": JOB, "attempt": 1, "gpus": 8, "price_per_hour": 20.0}
+    assert entered.data == {"start": "spare", "end": "in-use", **worth}
+    assert left.data == {"start": "in-use", "end": "draining", **worth}
+
+
 def test_old_observations_are_forgotten_and_beliefs_are_not(ledger: Ledger, token: int) -> None:
     believed = ledger.record(token, [InventorySeen(ASH, "l", NOW, (MACHINE,))], NOW, assess)
     assert ledger.prune(token, after(1)) == 1
