@@ -12,7 +12,7 @@ from orchestrator.core.timeline import Cause
 from orchestrator.ledger.api import Event
 from tests.simulation.ledgers import Told, fleet, late_and_twice, off, play
 
-WORLDS = [("brief", 1, 6.0), ("full", 2, 2.0)]
+WORLDS = [("brief", 1, 3.0), ("full", 2, 1.0)]
 JOBS = [JobName("long"), JobName("short")]
 LOST = 0.01
 
