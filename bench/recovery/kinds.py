@@ -163,14 +163,18 @@ def trial(kind: str, seed: int) -> dict[str, float]:
 def judge(notes: dict[int, list[figures.Note]], at: float) -> dict[str, float]:
     """Return stall and repeated steps of what happened at `at`. Pure."""
     common: dict[int, dict[int, float]] = {}
+    firsts: dict[int, dict[int, float]] = {}  #: a gang may repeat all of its steps
     counts: dict[tuple[int, int], int] = {}
     for rank, mine in notes.items():
         for note in mine:
             common.setdefault(note.step, {})[rank] = note.at
+            firsts.setdefault(note.step, {}).setdefault(rank, note.at)
             counts[rank, note.step] = counts.get((rank, note.step), 0) + 1
-    whole = sorted(max(one.values()) for one in common.values() if len(one) == len(notes))
-    before = [later - earlier for earlier, later in pairwise(whole[3:]) if later <= at]
-    step_s = statistics.median(before)
+    whole, once = (
+        sorted(max(one.values()) for one in steps.values() if len(one) == len(notes))
+        for steps in (common, firsts)
+    )
+    step_s = statistics.median(b - a for a, b in pairwise(once[3:]) if b <= at)
     gaps = [later - max(earlier, at) for earlier, later in pairwise(whole) if later > at]
     first = next(moment for moment in whole if moment > at)
     return {
