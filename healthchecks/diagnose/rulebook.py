@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -55,12 +54,6 @@ class Rulebook(NamedTuple):
     kinds: dict[str, Kind]
     rules: tuple[Rule, ...]
     xids: dict[int, str]  #: XID -> kind
-
-    def without(self, sources: Iterable[str]) -> Rulebook:
-        """Return the rulebook without the rules that name one of these sources."""
-        gone = tuple(sources)
-        left = (rule for rule in self.rules if not any(one in rule.source for one in gone))
-        return self._replace(rules=tuple(left))
 
 
 @cache
