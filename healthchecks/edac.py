@@ -19,7 +19,15 @@ def probe(settings: Settings) -> dict[str, Any]:
 
 def _counts(folder: Path) -> dict[str, int]:
     names = {"uncorrected": "ue_count", "corrected": "ce_count"}
-    return {name: int((folder / file).read_text()) for name, file in names.items()}
+    return {name: _count(folder / file) for name, file in names.items()}
+
+
+def _count(path: Path) -> int:
+    """Read a counter of the kernel's; ValueError for what is none, and the check is UNKNOWN."""
+    text = path.read_text().strip()
+    if not (text.isascii() and text.isdigit() and len(text) <= 20):
+        raise ValueError(f"{path.name} of {path.parent.name} says no number: {text[:40]!r}")
+    return int(text)
 
 
 def judge(facts: dict[str, Any], settings: Settings) -> list[Finding]:

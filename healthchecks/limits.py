@@ -25,20 +25,28 @@ def probe(settings: Settings) -> dict[str, Any]:
         "memlock": _limit(limits, "Max locked memory"),
         "files": _limit(limits, "Max open files"),
         "system_files": [int(used), int(most)],
-        "memory": _kib(memory, "MemTotal") * 1024,
-        "hugepages": _kib(memory, "HugePages_Total"),
+        "memory": _bytes(memory, "MemTotal"),
+        "hugepages": _figure(memory, "HugePages_Total") or 0,  # a kernel may have none
         "rdma": any(Path(settings.root, "sys/class/infiniband").glob("*")),
     }
 
 
-def _limit(text: str, name: str) -> int:
-    found = re.search(rf"^{name}\s+(\d{{1,20}}|unlimited)\b", text, re.MULTILINE)
-    return UNLIMITED if found is None or found[1] == "unlimited" else int(found[1])
+def _limit(text: str, name: str) -> int | None:
+    """Return the limit, UNLIMITED, or None where the text does not say it."""
+    found = re.search(rf"^{name}\s+(\d{{1,20}}|unlimited)\b", text, re.MULTILINE | re.ASCII)
+    if found is None:
+        return None
+    return UNLIMITED if found[1] == "unlimited" else int(found[1])
 
 
-def _kib(text: str, name: str) -> int:
-    found = re.search(rf"^{name}:\s+(\d+)", text, re.MULTILINE)
-    return int(found[1]) if found else 0
+def _figure(text: str, name: str) -> int | None:
+    found = re.search(rf"^{name}:\s+(\d{{1,20}})\b", text, re.MULTILINE | re.ASCII)
+    return int(found[1]) if found else None
+
+
+def _bytes(text: str, name: str) -> int | None:
+    kib = _figure(text, name)
+    return None if kib is None else kib * 1024
 
 
 def judge(facts: dict[str, Any], settings: Settings) -> list[Finding]:
@@ -47,6 +55,10 @@ def judge(facts: dict[str, Any], settings: Settings) -> list[Finding]:
         Finding("limits", component, Severity.WARNING, Fault.CONFIG, evidence, code)
         for component, code, evidence in _wrong(facts, settings)
     ]
+    unread = [one for one in ("memlock", "files", "memory") if facts[one] is None]
+    if unread:
+        evidence = f"cannot be read: {', '.join(unread)}"
+        wrong.append(Finding("limits", "host", Severity.UNKNOWN, Fault.CONFIG, evidence))
     if wrong:
         return wrong
     return [Finding("limits", "host", Severity.OK, Fault.CONFIG, "no limit that a job would meet")]
@@ -54,10 +66,10 @@ def judge(facts: dict[str, Any], settings: Settings) -> list[Finding]:
 
 def _wrong(facts: dict[str, Any], settings: Settings) -> list[tuple[str, str, str]]:
     said = []
-    if facts["rdma"] and facts["memlock"] != UNLIMITED:
+    if facts["rdma"] and facts["memlock"] not in (UNLIMITED, None):
         evidence = f"locked memory is limited to {facts['memlock']} bytes: RDMA needs no limit"
         said.append(("memlock", "memlock", evidence))
-    if UNLIMITED < facts["files"] < FILES_MIN:
+    if facts["files"] is not None and UNLIMITED < facts["files"] < FILES_MIN:
         said.append(("files", "files", f"{facts['files']} open files, {FILES_MIN} at least"))
     used, most = facts["system_files"]
     if most and used > FILES_SHARE * most:
@@ -66,7 +78,7 @@ def _wrong(facts: dict[str, Any], settings: Settings) -> list[tuple[str, str, st
     if wanted is not None and facts["hugepages"] < wanted:
         said.append(("hugepages", "hugepages", f"{facts['hugepages']} huge pages of {wanted}"))
     memory = settings.expected("memory")
-    if memory and facts["memory"] < MEMORY_SHARE * memory:
+    if memory and facts["memory"] is not None and facts["memory"] < MEMORY_SHARE * memory:
         evidence = f"{facts['memory'] / 1e9:.0f} GB of memory, {memory / 1e9:.0f} GB expected"
         said.append(("memory", "memory", evidence))
     return said

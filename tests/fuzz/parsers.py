@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import sys
 import tempfile
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from functools import cache
 from itertools import islice
@@ -46,8 +48,11 @@ PIECES = (
     b'"class": "hardware", "evidence": "x", "observed_at": 1.0}',
     b'{"version": 1, "coverage": {"expected": ["a"], "passed": [], "failed": [], "skipped": {}}}',
     b"4: ACTIVE",
+    b"1: DOWN",
     b"400 Gb/sec (4X NDR)",
     b"Max open files  1048576 1048576 files",
+    b"MemTotal:  2113456789 kB",
+    b"4711",
     b"loss: nan",
     b"checkpoint ",
     b"\x1b[31m",
@@ -62,6 +67,33 @@ PIECES = (
     b": ",
     b"(",
 )
+
+#: A port that is well, by file; and how the last look remembers it: long down.
+HEALTHY = {
+    "state": b"4: ACTIVE\n",
+    "phys_state": b"5: LinkUp\n",
+    "rate": b"400 Gb/sec (4X NDR)\n",
+    "counters/link_downed": b"0\n",
+    "counters/symbol_error": b"0\n",
+}
+BEFORE = {
+    "seconds": 300.0,
+    "kept": {"mlx5_0:1": {"counters": dict.fromkeys(infiniband.COUNTERS, 0), "down": 300.0}},
+}
+_STATE = re.compile(r"\d+: (NOP|DOWN|INIT|ARMED|ACTIVE_DEFER)\s*")
+_RATE = re.compile(r"[\d.]+ Gb/sec \(\d+X \w+\)\s*")
+_COUNTER = re.compile(r"[0-9]{1,20}\s*")
+#: By a finding's code: the file of the port that shows it, and what must be the whole of it.
+FOUND_IN = {
+    "down": ("state", _STATE),
+    "ports": ("state", _STATE),
+    "rate": ("rate", _RATE),
+    "flap": ("counters/link_downed", _COUNTER),
+    "flaps": ("counters/link_downed", _COUNTER),
+    "errors": ("counters/symbol_error", _COUNTER),
+}
+#: What the kernel check may find in inputs made of `PIECES`, and the words it needs for that.
+KERNEL_WORDS = {"soft-lockup": "soft lockup", "nfs": "not responding"}
 
 
 def inputs(seed: int, count: int) -> Iterator[bytes]:
@@ -99,7 +131,10 @@ def kernel_text(raw: bytes) -> None:
     """Feed a kernel log: what is found must have its words in the kernel's own lines."""
     lines = raw.decode(errors="replace").splitlines()
     said = [one.said for one in kernel_log.of_this_boot(lines)]
-    wanted = {xid: ("Xid (", "fallen off", "GPU is lost"), sxid: ("SXid (",), kernel: ("",)}
+    wanted = {xid: ("Xid (", "fallen off", "GPU is lost"), sxid: ("SXid (",)}
+    for finding in kernel.judge({"lines": 1, "said": said}, Settings()):
+        if finding.severity is not Severity.OK:
+            assert any(KERNEL_WORDS[finding.code] in one.lower() for one in said), finding
     for check, words in wanted.items():
         for finding in check.judge({"lines": 1, "said": said, "gpus": []}, Settings()):
             if finding.severity is not Severity.OK:
@@ -120,27 +155,37 @@ def wire(raw: bytes) -> None:
 
 
 def sysfs(raw: bytes) -> None:
-    """Feed the files of a port and of proc: a value that is none is no finding of an error."""
+    """Feed one file of a port, the others being well, and proc: what is found is in that file."""
     root = Path(_folder().name)
-    (root / "said").write_bytes(raw)
+    port = root / "sys/class/infiniband/mlx5_0/ports/1"
+    odd = sorted(HEALTHY)[zlib.crc32(raw) % len(HEALTHY)]
+    (port / odd).write_bytes(raw)
     try:
         facts = infiniband.probe(Settings(root=str(root)))
-    except (OSError, UnicodeDecodeError):
-        return  # the runner makes UNKNOWN of it
-    for finding in infiniband.judge(json.loads(json.dumps(facts)), Settings()):
-        assert finding.code in ("", "down", "rate"), finding
-    limits._limit(raw.decode(errors="replace"), "Max open files")
+    finally:
+        (port / odd).write_bytes(HEALTHY[odd])
+    text = raw.decode(errors="replace")
+    facts = json.loads(json.dumps({**facts, "before": BEFORE}))
+    for finding in infiniband.judge(facts, Settings(cluster={"ib_rate": 400, "ib_ports": 1})):
+        if finding.severity not in (Severity.OK, Severity.UNKNOWN):
+            file, said = FOUND_IN[finding.code]
+            assert file == odd, finding
+            assert said.fullmatch(text), finding
+    if limits._limit(text, "Max open files") is not None:
+        assert "Max open files" in text
+    if limits._bytes(text, "MemTotal") is not None:
+        assert "MemTotal:" in text
 
 
 @cache
 def _folder() -> tempfile.TemporaryDirectory[str]:
-    """Make one port whose files all say what `said` says; in memory where it can be."""
+    """Make one port that is well; in memory where it can be."""
     memory = "/dev/shm"
     made = tempfile.TemporaryDirectory(dir=memory if Path(memory).is_dir() else None)
     port = Path(made.name) / "sys/class/infiniband/mlx5_0/ports/1"
     (port / "counters").mkdir(parents=True)
-    for path in (port / "state", port / "rate", port / "counters/symbol_error"):
-        path.symlink_to(Path(made.name) / "said")
+    for name, text in HEALTHY.items():
+        (port / name).write_bytes(text)
     return made
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,8 +24,15 @@ def root(tmp_path: Path) -> Path:
     return healthy(tmp_path)
 
 
-def look(root: Path, memory: Memory | None = None) -> dict[str, tuple[str, str]]:
-    settings = Settings(root=str(root), kernel_log=str(root / "kernel.log"), disks=(str(root),))
+def look(
+    root: Path, memory: Memory | None = None, expects: Mapping[str, Any] | None = None
+) -> dict[str, tuple[str, str]]:
+    settings = Settings(
+        root=str(root),
+        kernel_log=str(root / "kernel.log"),
+        disks=(str(root),),
+        cluster=expects or {},
+    )
     ran = runner.run(runner.load(HOST), settings, memory=memory)
     assert ran.coverage.complete
     return {
@@ -67,6 +76,81 @@ def test_a_port_that_stays_down_becomes_critical(root: Path) -> None:
     body["at"] -= 300
     left.write_text(json.dumps(body))
     assert look(root, memory)["infiniband/mlx5_0:1"] == ("CRITICAL", "down")
+
+
+GARBAGE = ["", "\n", "garbage", "4: ACTIV", "-7", "9" * 400, "\x00\xff", "٣"]
+PORT = "sys/class/infiniband/mlx5_0/ports/1/"
+
+
+def later(root: Path, check: str, seconds: float) -> None:
+    """Let what was remembered of a check be that much older."""
+    left = root / f"state/{check}.json"
+    body = json.loads(left.read_text())
+    body["at"] -= seconds
+    left.write_text(json.dumps(body))
+
+
+@pytest.mark.parametrize("garbage", GARBAGE)
+@pytest.mark.parametrize("file", ["state", "rate"])
+def test_a_port_that_says_garbage_is_unknown_however_long(
+    root: Path, file: str, garbage: str
+) -> None:
+    memory = Memory(root / "state", "boot-1")
+    assert look(root, memory) == {}
+    write(root, PORT + file, garbage)
+    for _ in range(3):
+        later(root, "infiniband", 300)
+        assert look(root, memory) == {"infiniband/mlx5_0:1": ("UNKNOWN", "")}
+
+
+@pytest.mark.parametrize("garbage", GARBAGE)
+def test_a_counter_that_could_not_be_read_once_has_not_grown(root: Path, garbage: str) -> None:
+    memory = Memory(root / "state", "boot-1")
+    for counter in ("link_downed", "symbol_error"):
+        write(root, f"{PORT}counters/{counter}", garbage)
+    assert look(root, memory) == {}
+    for counter in ("link_downed", "symbol_error"):
+        write(root, f"{PORT}counters/{counter}", "5000\n")  # of a whole life
+    assert look(root, memory) == {}
+    later(root, "infiniband", 60)
+    write(root, f"{PORT}counters/link_downed", "5004\n")
+    assert look(root, memory)["infiniband/mlx5_0:1"] == ("CRITICAL", "flaps")
+
+
+def test_a_port_that_is_down_still_counts_after_a_look_that_could_not_tell(root: Path) -> None:
+    memory = Memory(root / "state", "boot-1")
+    write(root, PORT + "state", "1: DOWN\n")
+    look(root, memory)
+    later(root, "infiniband", 200)
+    look(root, memory)
+    write(root, PORT + "state", "garbage")
+    look(root, memory)
+    write(root, PORT + "state", "1: DOWN\n")
+    later(root, "infiniband", 60)
+    assert look(root, memory)["infiniband/mlx5_0:1"] == ("CRITICAL", "down")
+
+
+@pytest.mark.parametrize("garbage", GARBAGE)
+@pytest.mark.parametrize(
+    ("file", "says"),
+    [
+        ("proc/self/limits", "limits/host"),
+        ("proc/meminfo", "limits/host"),
+        ("sys/devices/system/edac/mc/mc0/ue_count", "edac/host"),
+        ("sys/devices/system/edac/mc/mc0/ce_count", "edac/host"),
+    ],
+)
+def test_garbage_of_the_kernel_is_neither_well_nor_a_fault(
+    root: Path, file: str, says: str, garbage: str
+) -> None:
+    write(root, file, garbage)
+    assert look(root, expects={"memory": 2_000_000}) == {says: ("UNKNOWN", "")}
+
+
+def test_a_port_that_cannot_be_read_is_not_counted_as_missing(root: Path) -> None:
+    write(root, PORT + "state", "garbage")
+    assert look(root, expects={"ib_ports": 1}) == {"infiniband/mlx5_0:1": ("UNKNOWN", "")}
+    assert look(root, expects={"ib_ports": 2})["infiniband/host"] == ("CRITICAL", "ports")
 
 
 @pytest.mark.parametrize("torn", ["", "{", "[]", '{"boot_id": "boot-1"}', "\x00" * 9])
