@@ -92,15 +92,34 @@ def capacity(look: Look, attempt: Attempt) -> int:
     return look.job(attempt.job).spec.nodes_max + standbys_wanted(look, attempt)
 
 
+def lacking(look: Look, attempt: Attempt) -> int:
+    """Return how many seats an attempt needs more before it can train at all."""
+    held = sum(node.state in HOLDS for node in look.seats(attempt))
+    return max(0, look.job(attempt.job).spec.nodes_min - held)
+
+
+def starving(look: Look, attempt: Attempt) -> list[Attempt]:
+    """Return the other attempts on the same cluster that lack seats to train at all."""
+    others = [one for one in look.attempts(LIVE) if one.cluster == attempt.cluster]
+    return [one for one in others if one.job != attempt.job and lacking(look, one)]
+
+
 def fill_seats(look: Look, attempt: Attempt) -> None:
-    """Give spares of the attempt's cluster the seats that it lacks."""
+    """Give spares of the attempt's cluster the seats that it lacks.
+
+    What makes a gang stand by, or larger than it must be, is left to those that cannot train
+    without it.
+    """
     spec = look.job(attempt.job).spec
     held = [node for node in look.seats(attempt) if node.state in HOLDS]
     missing = capacity(look, attempt) - len(held)
     if missing <= 0:
         return
+    free = spares(look, attempt.cluster, spec)
+    left = len(free) - sum(lacking(look, one) for one in starving(look, attempt))
+    missing = min(missing, max(lacking(look, attempt), left))
     in_use = sum(node.state is NodeState.IN_USE for node in held)
-    for node in spares(look, attempt.cluster, spec)[:missing]:
+    for node in free[:missing]:
         end = NodeState.IN_USE if in_use < spec.nodes_max else NodeState.STANDBY
         in_use += end is NodeState.IN_USE
         reason = f"seat in {attempt.job}, attempt {attempt.number}"

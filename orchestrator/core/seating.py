@@ -12,8 +12,15 @@ from orchestrator.core.gang import Gang, live, read_gang, unheard
 from orchestrator.core.history import AGENT, UNSEEN
 from orchestrator.core.jobs import Attempt
 from orchestrator.core.look import Look
-from orchestrator.core.nodes import Node, NodeName, NodeState
-from orchestrator.core.placement import HOLDS, capacity, fill_seats, spares
+from orchestrator.core.nodes import JobName, Node, NodeName, NodeState
+from orchestrator.core.placement import (
+    HOLDS,
+    capacity,
+    fill_seats,
+    lacking,
+    spares,
+    starving,
+)
 
 S = NodeState
 
@@ -97,6 +104,9 @@ def _leave_unwanted(look: Look, attempt: Attempt, gang: Gang) -> None:
                 look.do(MoveNode(node.name, S.STANDBY, S.DRAINING, reason))
             elif node in surplus:
                 look.do(MoveNode(node.name, S.STANDBY, S.DRAINING, "one standby too many"))
+            elif (other := _needier(look, attempt, node, held)) is not None:
+                reason = f"{other} cannot train without it"
+                look.do(MoveNode(node.name, S.STANDBY, S.DRAINING, reason))
             elif _better(look, attempt, node, held):
                 reason = "on probation, and a trusted spare can stand by"
                 look.do(MoveNode(node.name, S.STANDBY, S.DRAINING, reason))
@@ -104,6 +114,25 @@ def _leave_unwanted(look: Look, attempt: Attempt, gang: Gang) -> None:
         if node.state is S.DRAINING and look.gone(node.name, attempt):
             reason = "nothing of the gang is left there"
             look.do(MoveNode(node.name, S.DRAINING, node.rest, reason))
+
+
+def _needier(look: Look, attempt: Attempt, node: Node, held: list[Node]) -> JobName | None:
+    """Return the job that this standby would complete, if no spare can and it is as important.
+
+    A job that stands idle costs all its nodes, every minute; a standby saves a few minutes when
+    something fails, some day.
+    """
+    mine = look.job(attempt.job).spec
+    standbys = [one for one in held if one.state is S.STANDBY]
+    beside = [one for one in look.nodes_in(attempt.cluster) if one.state is S.DRAINING]
+    coming = sum(one.cordon is None and one.rest is S.SPARE for one in beside)
+    for other in starving(look, attempt):
+        spec = look.job(other.job).spec
+        asked = lacking(look, other) - len(spares(look, other.cluster, spec)) - coming
+        fits = spec.accelerator in (None, node.machine.sku) and spec.priority >= mine.priority
+        if fits and 0 < asked <= len(standbys) and node in standbys[-asked:]:
+            return other.job
+    return None
 
 
 def _better(look: Look, attempt: Attempt, node: Node, held: list[Node]) -> bool:

@@ -32,7 +32,7 @@ from orchestrator.simulation.world import World
 
 LEASE = timedelta(days=3650)  #: leases are the daemon's business; a killed holder is surely dead
 #: While a job stands like this, any cluster may be decided about.
-STANDING = frozenset({Doing.STARTING, Doing.RESTARTING, Doing.SHORT})
+STANDING = frozenset({Doing.STARTING, Doing.UNNOTICED, Doing.RESTARTING, Doing.SHORT})
 
 
 class KilledError(BaseException):

@@ -17,7 +17,7 @@ from orchestrator.core.reconcile import reconcile
 from orchestrator.runtime.lineage import Fence
 from orchestrator.runtime.reports import Stage
 from tests.core.test_stories import TWO, running, started
-from tests.core.world import QUICK, World
+from tests.core.world import QUICK, SimNode, World
 
 RUN = (JobName("train"), 1)
 
@@ -424,3 +424,44 @@ def test_a_generation_is_given_up_only_when_none_of_its_members_is_heard() -> No
 
 def gang(world: World) -> Gang:
     return read_gang(Look(world.fleet, QUICK), world.attempt("train"))
+
+
+def hungry(ours: int = 0, *, standbys: int = 1) -> World:
+    """Return a world in which `weak` has lost a node for good; `train` may have standbys."""
+    world = World({"a": 4 + standbys}, replace(QUICK, standbys=standbys))
+    world.submit("train", replace(TWO, priority=ours))
+    world.until(running)
+    world.submit("weak", TWO)
+    world.run(2).until(partial(whole, "weak"))
+    assert len(world.granted("train")) == 2 + standbys
+    world.stop_power(world.members("weak")[1], for_good=True)
+    return world
+
+
+def whole(job: str, world: World) -> bool:
+    """Say whether all members of a gang are up."""
+    return len(world.members(job)) == 2 and all(world.nodes[n].on for n in world.members(job))
+
+
+def test_a_job_that_cannot_train_gets_the_standby_of_one_that_can() -> None:
+    world = hungry()
+    assert world.granted("train") == ("a-1", "a-2", "a-3")
+    world.until(partial(whole, "weak"))
+    assert "a-3" in world.members("weak")
+    assert world.told("weak cannot train without it")
+    assert world.members("train") == ("a-1", "a-2")
+
+
+def test_a_standby_stays_with_the_more_important_job() -> None:
+    world = hungry(1).run(60)
+    assert not whole("weak", world)
+    assert world.states()["a-3"] == "standby"
+
+
+def test_a_spare_is_no_standby_while_another_job_cannot_train_without_it() -> None:
+    world = hungry(standbys=0)
+    world.policy = QUICK  # from now on a standby is wanted
+    world.nodes["a-5"] = SimNode("a")
+    world.until(partial(whole, "weak"))
+    assert "a-5" in world.members("weak")
+    assert world.granted("train") == ("a-1", "a-2")
