@@ -1,6 +1,6 @@
 """A killed rank on a GPU: how long until it computes again, and what is left on the GPU.
 
-    python -m bench.gpu_recovery --out FILE [--device cuda] [--limit-s 95] [--kills 3]
+    python -m bench.gpu_recovery --out FILE [--device cuda] [--limit-s 185] [--kills 3]
 
 Parts, each in a process of its own with a limit of its own, each written to FILE when it ends:
 
@@ -40,7 +40,7 @@ from bench.recovery.systems import Holdfast
 from orchestrator.runtime import processes
 from orchestrator.runtime.place import write_atomically
 
-PARTS = {"gloo": 36.0, "nccl": 36.0, "snapshots": 30.0}  #: name to limit, seconds
+PARTS = {"gloo": 45.0, "nccl": 60.0, "snapshots": 75.0}  #: name to limit, seconds
 JOB = Path(__file__).parent / "recovery" / "gpu_job.py"
 ROOT = Path(__file__).parents[1]
 CALM = 12  #: steps between two kills
@@ -224,7 +224,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="bench.gpu_recovery", description=__doc__)
     parser.add_argument("--out", required=True, help="file for the JSON")
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
-    parser.add_argument("--limit-s", type=float, default=95.0, help="seconds for everything")
+    parser.add_argument("--limit-s", type=float, default=185.0, help="seconds for everything")
     parser.add_argument("--kills", type=int, default=3, help="of each kind")
     parser.add_argument("--part", choices=[*PARTS], help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)

@@ -65,7 +65,7 @@ class Session:
         return {"answer": self.form.tokenizer.text(written), "calls": said}
 
     def _turn(self, turn: Sample) -> list[int]:
-        prompt = collate([turn], self.form.tokenizer).prompt
+        prompt = collate([turn], self.form.tokenizer).prompt.to(self.model.device)
         (ids,) = decode(
             self.model,
             prompt,

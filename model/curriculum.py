@@ -30,7 +30,7 @@ class Stage:
     batch: int = 128  #: samples per step, of all ranks together
     mixture: Mapping[str, float]  #: share of each source, by samples
     objectives: Mapping[str, float] = field(default_factory=dict)  #: of text sources
-    prompt_max: int = 256  #: context of the encoder, positions
+    prompt_max: int = 320  #: context of the encoder, positions
     answer_max: int = 48  #: context of the decoder, tokens
     learning_rate: float = 4e-3  #: at its highest
     final_share: float = 0.05  #: of the learning rate, at the stage's last step

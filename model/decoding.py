@@ -81,13 +81,14 @@ def decode(
     which is kept. Each row's dice depend on the seed and its tokens so far, not on its neighbours.
     """
     end = tokenizer.special(END)
-    stops = torch.tensor([end, *map(tokenizer.special, until)])
+    device = prompt.tokens.device
+    stops = torch.tensor([end, *map(tokenizer.special, until)], device=device)
     cache = Cache(model, model.encode(prompt), tokens_max)
     rows = len(prompt.tokens)
     dice = [torch.Generator().manual_seed(sampling.seed) for _ in range(rows)]
-    written = torch.full((rows, tokens_max), end)
-    token = torch.full((rows,), end)
-    finished = torch.zeros(rows, dtype=torch.bool)
+    written = torch.full((rows, tokens_max), end, device=device)
+    token = torch.full((rows,), end, device=device)
+    finished = torch.zeros(rows, dtype=torch.bool, device=device)
     for at in range(tokens_max):
         token = _choose(cache.next_logits(token), sampling, dice)
         written[:, at] = torch.where(finished, end, token)
@@ -100,14 +101,14 @@ def decode(
 def _choose(logits: Tensor, sampling: Sampling, dice: list[torch.Generator]) -> Tensor:
     if sampling.temperature == 0.0:
         return logits.argmax(-1)
-    chances = (logits.float() / sampling.temperature).softmax(-1)
+    chances = (logits.cpu().float() / sampling.temperature).softmax(-1)  # where the dice are
     ordered, tokens = chances.sort(-1, descending=True)
     beyond = ordered.cumsum(-1) - ordered >= sampling.top_p
     ordered = ordered.masked_fill(beyond, 0.0)
     thrown = torch.cat(
         [torch.multinomial(row, 1, generator=one) for row, one in zip(ordered, dice, strict=True)]
     )
-    return tokens.gather(1, thrown[:, None])[:, 0]
+    return tokens.gather(1, thrown[:, None])[:, 0].to(logits.device)
 
 
 def _before(row: list[int], end: int) -> list[int]:

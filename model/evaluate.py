@@ -115,7 +115,7 @@ def exact(model: EncoderDecoder, form: Form, samples: Sequence[Sample]) -> float
     hits = 0
     waiting = iter(samples)
     while asked := list(islice(waiting, _BATCH)):
-        prompt = collate(asked, form.tokenizer).prompt
+        prompt = collate(asked, form.tokenizer).prompt.to(model.device)
         longest = max(len(one.answer) for one in asked) + 1
         given = decode(model, prompt, form.tokenizer, tokens_max=longest)
         hits += sum(tuple(ids) == one.answer for ids, one in zip(given, asked, strict=True))

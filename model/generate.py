@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from model.config import PRESETS
+from model.settings import DEVICES
 from orchestrator.errors import PermanentError, UserError
 
 PROMPT_MAX = 4_096
@@ -31,7 +32,7 @@ def main(arguments: Sequence[str]) -> int:
     _refuse_nonsense(given)
     import torch
 
-    from model import agent, decoding, tokenizer
+    from model import agent, decoding, device, tokenizer
     from model.data.samples import Form
     from model.transformer import EncoderDecoder
 
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
     if ranks.vocabulary != config.vocabulary:
         raise UserError(f"--preset {given.preset} needs a --tokenizer of its own")
     weights = read_checkpoint(given.checkpoint, given.commit)
-    model = EncoderDecoder(config)
+    model = EncoderDecoder(config).to(device.choose(given.device))
     fill(model, weights.tensors, given.preset)
     form = Form(config, ranks, PROMPT_MAX, given.tokens_max)
     sampling = decoding.Sampling(given.temperature, given.top_p, given.seed)
@@ -76,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     flag("--seed", type=int, default=0, help="of the sampling")
     flag("--tool", action="append", choices=("search", "python"), default=[], help="may be called")
     flag("--documents", type=Path, metavar="FOLDER", help="what --tool search looks through")
+    flag("--device", choices=DEVICES, default="auto", help="auto: the first GPU, else the CPU")
     flag("--threads", type=int, default=1)
     flag("-o", "--output", choices=("text", "json"), default="text")
     return parser

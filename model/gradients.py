@@ -33,7 +33,7 @@ class GradientBuffer:
 
     def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
         size = sum(parameter.numel() for parameter in parameters)
-        self._flat = torch.zeros(size + _TAIL)
+        self._flat = torch.zeros(size + _TAIL, device=parameters[0].device)
         self._views: list[tuple[nn.Parameter, Tensor]] = []
         offset = 0
         for parameter in parameters:

@@ -19,6 +19,7 @@ from model.data.emoji import select
 from orchestrator.errors import UserError
 
 PRECISIONS = ("fp32", "bf16")
+DEVICES = ("auto", "cpu", "cuda")
 EMBEDDED_VOCABULARY = 4_096
 CLIP = 1.0
 #: Flags that describe the one stage of a run without `--curriculum`, and their defaults.
@@ -33,7 +34,7 @@ STAGE_FLAGS: Mapping[str, int | float | str] = {
 #: What the weights do not depend on, and so is left out of the digest.
 _ASIDE = (
     *("checkpoint_every", "evaluate", "checkpoints", "workers", "mfu", "profile_to", "guard"),
-    *("tokenizer", "losses"),
+    *("tokenizer", "losses", "device"),
 )
 
 
@@ -43,6 +44,7 @@ class Settings:
 
     preset: str
     curriculum: Curriculum
+    device: str  #: one of `DEVICES`; auto: the GPU of the local rank where there is one
     precision: str  #: of the matrix products: a key of `PRECISIONS`; weights are always fp32
     seed: int  #: of the initial weights
     data_seed: int  #: of the order and the look of the samples
@@ -90,6 +92,7 @@ def parse(arguments: Sequence[str] | None) -> Settings:
     settings = Settings(
         preset=given.preset,
         curriculum=_curriculum(given),
+        device=given.device,
         precision=given.precision,
         seed=given.seed,
         data_seed=given.data_seed,
@@ -127,6 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     flag("--text-share", type=float, help=f"share of text-only samples ({stage['text_share']})")
     flag("--subset", help=f"groups of emoji joined by '-', or all ({stage['subset']})")
     flag("--languages", help=f"of the captions: codes joined by ',' ({stage['languages']})")
+    flag("--device", choices=DEVICES, default="auto", help="auto: a GPU of its own, else the CPU")
     flag("--precision", choices=PRECISIONS, default="fp32", help="of the matrix products")
     flag("--seed", type=int, default=0, help="of the initial weights")
     flag("--data-seed", type=int, default=0, help="of the order and look of the samples")

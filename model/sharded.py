@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from orchestrator.runtime.training import Run
     from orchestrator.runtime.vault import Checkpoint
 
+CPU = torch.device("cpu")
+
 
 class ShardedOptimizer(Optimizer):
     """Muon needs whole matrices: each is gathered, orthogonalised, and split again."""
@@ -45,13 +47,13 @@ class ShardedOptimizer(Optimizer):
 class ShardedTrainer(Course):
     """A share of weights and moments, and where they stand."""
 
-    def __init__(self, settings: Settings, degrees: Degrees, device: str = "cpu") -> None:
+    def __init__(self, settings: Settings, degrees: Degrees, device: torch.device = CPU) -> None:
         """Split the model over the process group. Raises UserError if it does not divide."""
         super().__init__(settings)
         self._world = torch.distributed.get_world_size()
         degrees.check(settings.config, self._world)
-        self.where = Spread.of(degrees, device)
-        self._device = device
+        self.where = Spread.of(degrees, device.type)
+        self.device = device
         with torch.device("cpu" if settings.config.tied else "meta"):  # tied weights stay tied
             self.model = EncoderDecoder(settings.config)
         parallel.spread(self.model, self.where, DTYPES[settings.precision])
@@ -76,7 +78,7 @@ class ShardedTrainer(Course):
         """Do one step: samples, loss, gradients of all ranks, update."""
         number = self.step + 1
         self.model.encoder_theta = self.rope_base(number)
-        batch = self.loader.get(self.batch_of(number))
+        batch = self.loader.get(self.batch_of(number)).to(self.device)
         counted = self._over_data(batch.predicted, batch.positions)
         predicted, positions = int(counted[0]), int(counted[1])
         loss = self._loss(batch) / predicted
@@ -104,7 +106,7 @@ class ShardedTrainer(Course):
 
     def _over_data(self, *counts: int) -> Tensor:
         """Add up what the data ranks count; ranks of one data rank count the same."""
-        summed = torch.tensor(counts, device=self._device)
+        summed = torch.tensor(counts, device=self.device)
         torch.distributed.all_reduce(summed, group=self.where.mesh.get_group("data"))
         return summed
 

@@ -18,6 +18,8 @@ from model.settings import Settings, parse
 from orchestrator.errors import PermanentError, UserError
 
 if TYPE_CHECKING:
+    import torch
+
     from model.gradients import Totals
     from model.rollback import Rescue
     from model.sharded import ShardedTrainer
@@ -44,15 +46,17 @@ def train(settings: Settings) -> None:
     """Train to the last step, from the newest checkpoint if there is one."""
     import torch  # after the command line is known to be right
 
+    from model.device import BACKENDS, choose
     from model.rollback import Rescue
     from orchestrator.runtime import training
 
     torch.set_num_threads(1)  # one rank, one core; and sums in one order
     run = training.join(settings.checkpoints)
     with run.phase("init"):
+        device = choose(settings.device, run.local_rank)
         if run.world_size > 1 or settings.spread is not None:
-            _join_gang(run)
-        trainer = _trainer(settings, run)
+            _join_gang(run, BACKENDS[device.type])
+        trainer = _trainer(settings, run, device)
         trainer.resume(run)
     rescue = Rescue(run, trainer)
     try:
@@ -65,25 +69,25 @@ def train(settings: Settings) -> None:
         torch.distributed.destroy_process_group()
 
 
-def _join_gang(run: Run) -> None:
+def _join_gang(run: Run, backend: str) -> None:
     import torch
 
     if run.world_size > 1:
-        torch.distributed.init_process_group("gloo")
+        torch.distributed.init_process_group(backend)
     else:  # nobody set the environment of a rendezvous
         store = torch.distributed.HashStore()  # type: ignore[attr-defined]
-        torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+        torch.distributed.init_process_group(backend, store=store, rank=0, world_size=1)
 
 
-def _trainer(settings: Settings, run: Run) -> AnyTrainer:
+def _trainer(settings: Settings, run: Run, device: torch.device) -> AnyTrainer:
     if settings.spread is not None:
         from model.parallel import Degrees
         from model.sharded import ShardedTrainer
 
-        return ShardedTrainer(settings, Degrees(*settings.spread))
+        return ShardedTrainer(settings, Degrees(*settings.spread), device)
     from model.trainer import Place, Trainer
 
-    return Trainer(settings, Place(run.rank, run.world_size))
+    return Trainer(settings, Place(run.rank, run.world_size), device)
 
 
 def run_steps(run: Run, trainer: AnyTrainer, rescue: Rescue) -> None:
@@ -92,7 +96,7 @@ def run_steps(run: Run, trainer: AnyTrainer, rescue: Rescue) -> None:
 
     settings = trainer.settings
     profile = _profiler(settings)
-    peak = _peak(settings)
+    peak = _peak(trainer)
     damaged = Told(trainer.loader)
     while trainer.step < settings.steps:
         started, waited = time.monotonic(), trainer.loader.waited_s
@@ -152,12 +156,12 @@ def _note_loss(trainer: AnyTrainer) -> None:
         raise UserError(f"--losses {trainer.settings.losses}: {error.strerror}") from error
 
 
-def _peak(settings: Settings) -> float | None:
-    if not settings.mfu:
+def _peak(trainer: AnyTrainer) -> float | None:
+    if not trainer.settings.mfu:
         return None
     from model.throughput import peak_flops
 
-    return peak_flops(settings.precision)
+    return peak_flops(trainer.settings.precision, trainer.device)
 
 
 def _profiler(settings: Settings) -> Any:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from orchestrator.runtime.training import Run
     from orchestrator.runtime.vault import Checkpoint
 
+CPU = torch.device("cpu")
 COMPILED_LENGTHS = 16  #: under torch.compile, lengths are multiples of it: fewer shapes to compile
 
 
@@ -37,10 +38,11 @@ class Place:
 class Trainer(Course):
     """Weights, moments and where they stand."""
 
-    def __init__(self, settings: Settings, place: Place) -> None:
+    def __init__(self, settings: Settings, place: Place, device: torch.device = CPU) -> None:
+        """Draw the weights on the CPU, the same for every device, and move them."""
         super().__init__(settings)
-        self.place = place
-        self.model = build(settings.config, settings.seed)
+        self.place, self.device = place, device
+        self.model = build(settings.config, settings.seed).to(device)
         self.model.recompute = settings.recompute
         self._precision = DTYPES[settings.precision]
         self.optimizer = Optimizer(self.model.named_parameters(), self._precision)
@@ -62,7 +64,7 @@ class Trainer(Course):
         """Do one step: samples, loss, gradients of all ranks, update."""
         number = self.step + 1
         self.model.encoder_theta = self.rope_base(number)
-        batch = self.loader.get(self.batch_of(number))
+        batch = self.loader.get(self.batch_of(number)).to(self.device)
         self._gradients.clear()
         loss = self._loss(batch)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -77,7 +79,7 @@ class Trainer(Course):
     def _loss(self, batch: Batch) -> Tensor:
         """Return the sum of the token losses; `GradientBuffer.reduce` makes the mean of it."""
         lower = self._precision is not torch.float32
-        with torch.autocast("cpu", self._precision, enabled=lower):
+        with torch.autocast(self.device.type, self._precision, enabled=lower):
             logits = self._forward(batch.prompt, batch.inputs).flatten(0, 1).float()
         return functional.cross_entropy(
             logits, batch.targets.flatten(), ignore_index=IGNORED, reduction="sum"

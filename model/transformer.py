@@ -36,6 +36,10 @@ class Pieces:
                 f"pieces and {len(self.places)} places"
             )
 
+    def to(self, device: torch.device) -> Pieces:
+        """Return the same on a device."""
+        return Pieces(*(one.to(device) for one in (self.rows, self.places, self.at)))
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -46,6 +50,11 @@ class Prompt:
     present: Tensor | None = None  #: (batch, length) False at padding; None without padding
     vision: Pieces | None = None  #: patches of images and of video frames
     sound: Pieces | None = None
+
+    def to(self, device: torch.device) -> Prompt:
+        """Return the same on a device."""
+        parts = (self.tokens, self.kinds, self.present, self.vision, self.sound)
+        return Prompt(*(None if one is None else one.to(device) for one in parts))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -81,6 +90,11 @@ class EncoderDecoder(nn.Module):
         self.head = nn.Linear(d, config.vocabulary, bias=False)
         if config.tied:
             self.head.weight = self.embedding.weight
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are, and prompts must be."""
+        return self.embedding.weight.device
 
     def forward(self, prompt: Prompt, answer: Tensor) -> Tensor:
         """Return logits (batch, length of answer, vocabulary) for the token after each."""

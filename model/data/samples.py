@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -53,6 +53,11 @@ class Batch:
     targets: Tensor  #: (batch, length) the answer, then the end token; `IGNORED` at padding
     positions: int  #: positions that are no padding, encoder and decoder together
     predicted: int  #: targets that count
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the same on a device."""
+        inputs, targets = self.inputs.to(device), self.targets.to(device)
+        return replace(self, prompt=self.prompt.to(device), inputs=inputs, targets=targets)
 
 
 def sample(form: Form, parts: Sequence[Sequence[int] | Medium], answer: Sequence[int]) -> Sample:

@@ -92,7 +92,18 @@ class Storm:
 
 
 def job(name: str, url: str, clusters: list[str], ceph: Ceph, fleet: LocalFleet) -> dict[str, Any]:
-    train = ["--steps", STEPS, "--data-seed", 3, "--preset", "demo", "--batch", 8]
+    train = [
+        "--device",
+        "cpu",
+        "--steps",
+        STEPS,
+        "--data-seed",
+        3,
+        "--preset",
+        "demo",
+        "--batch",
+        8,
+    ]
     train += ["--lr", 0.012, "--checkpoint-every", 3, "--seed", 0]
     return {
         "name": name,

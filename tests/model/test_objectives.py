@@ -20,7 +20,7 @@ from model.media.medium import BadSampleError
 unhurried = given_settings(deadline=None)  # the machine may be busy
 
 RANKS = tokenizer.load()
-FORM = Form(PRESETS["tiny"], RANKS, prompt_max=256)
+FORM = Form(PRESETS["tiny"], RANKS, prompt_max=320)
 SENTINELS = {RANKS.special(f"<extra_id_{n}>"): n for n in range(tokenizer.SENTINELS)}
 
 
@@ -92,8 +92,8 @@ def test_a_pass_key_lies_where_it_should(length: int, depth: float, seed: int) -
 
 
 def test_a_prompt_that_is_too_long_is_refused() -> None:
-    with pytest.raises(BadSampleError, match="257 positions; this stage reads 256"):
-        sample(FORM, [[1] * 257], [2])
+    with pytest.raises(BadSampleError, match="321 positions; this stage reads 320"):
+        sample(FORM, [[1] * 321], [2])
     with pytest.raises(BadSampleError, match="20 positions cannot hold a pass key"):
         objectives.passkey(FORM, 20, 0.5, np.random.default_rng(0))
 

@@ -52,7 +52,7 @@ def test_the_closed_form_counts_every_parameter_of_every_preset(preset: str) -> 
 
 def test_the_sizes_are_those_of_the_names() -> None:
     millions = {name: count_parameters(PRESETS[name]).total / 1e6 for name in PRESETS}
-    assert millions["tiny"] == pytest.approx(7.83, abs=0.01)
+    assert millions["tiny"] == pytest.approx(7.79, abs=0.01)
     assert millions["edge-7b"] == pytest.approx(7_000, rel=0.02)
     assert millions["flash-21b"] == pytest.approx(21_000, rel=0.02)
 

@@ -45,7 +45,16 @@ rope_base = 80000.0
 def submit(fleet: LocalFleet, name: str) -> None:
     stages = fleet.folder / "stages.toml"
     stages.write_text(STAGES)
-    train = ["--preset", "demo", "--curriculum", str(stages), "--checkpoint-every", "3"]
+    train = [
+        "--device",
+        "cpu",
+        "--preset",
+        "demo",
+        "--curriculum",
+        str(stages),
+        "--checkpoint-every",
+        "3",
+    ]
     fleet.submit(
         name=name,
         command=["python", "-m", "model.train", *train],
