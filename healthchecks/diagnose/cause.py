@@ -17,6 +17,7 @@ from healthchecks.diagnose.rulebook import Answer, Rule, Rulebook
 
 BAND = 10  #: strengths of one band compete by place
 HARMLESS = 10  #: and below: no sign of a failure
+MENDED = 9  #: and above: whatever sounded like a failure was over when this was said
 LINES_MAX = 5  #: of evidence for each sign
 
 
@@ -95,7 +96,8 @@ def _best(real: list[Sign]) -> Sign:
 def _harmless(signs: Mapping[str, Sign], book: Rulebook, *, alarming: bool) -> Diagnosis:
     """Nothing that any rule calls a failure: benign, unless something else sounds like one."""
     known = sorted(signs.values(), key=lambda one: (-one.rule.strength, one.first))
-    benign = bool(known) or not alarming
+    mended = bool(known) and known[0].rule.strength >= MENDED
+    benign = mended or not alarming
     kind = book.kinds["benign" if benign else "unknown"]
     return Diagnosis(
         kind=kind.name,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache
 from typing import IO
@@ -14,7 +14,19 @@ from healthchecks.diagnose.rulebook import Rule, Rulebook, rulebook
 from healthchecks.diagnose.sieve import Line
 
 #: Words of failure; a text with one of them and no known sign is "unknown", not "benign".
-ALARM = ("error", "fail", "fatal", "abort", "traceback", "exception", "killed", "crash", "panic")
+ALARM = (
+    *("error", "fail", "fatal", "abort", "traceback", "exception", "kill", "crash", "panic"),
+    *("nvrm: xid", "evicted", "preempt", "corrupt", "timed out", "unreachable", "refused"),
+    *(
+        "out of memory",
+        "loss nan",
+        "loss: nan",
+        "loss=nan",
+        "loss is nan",
+        "no space",
+        "stale file",
+    ),
+)
 
 
 def diagnose(stream: IO[bytes], book: Rulebook | None = None) -> Diagnosis:
@@ -85,10 +97,15 @@ class _Notes:
             self.signs[rule.name] = sign._replace(times=sign.times + 1)
 
 
-def _holding(able: Iterable[Rule], low: str) -> list[Rule]:
+def _holding(able: Collection[Rule], low: str) -> list[Rule]:
     """Return the rules that hold; what masks stands alone, what is generic gives way."""
-    holding = [one for one in able if one.pattern is None or one.pattern.search(low)]
+    holding = [one for one in able if not one.generic and _holds(one, low)]
     if masks := [one for one in holding if one.masks]:
         return masks
-    said = [one for one in holding if not one.generic and one.strength > HARMLESS]
-    return said or holding
+    if any(one.strength > HARMLESS for one in holding):
+        return [one for one in holding if one.strength > HARMLESS]
+    return [*holding, *(one for one in able if one.generic and _holds(one, low))]
+
+
+def _holds(rule: Rule, low: str) -> bool:
+    return rule.pattern is None or rule.pattern.search(low) is not None

@@ -18,10 +18,13 @@ from healthchecks.diagnose.rulebook import rulebook
 from tests.healthchecks.diagnose.texts import VICTIMS, Text, texts
 
 #: Kinds that are wrong without the rules of the source. Aimed at: 4 (10 %). Never raise it.
-WRONG_MAX = 17
+WRONG_MAX = 4
 SHARED = Path(__file__).parents[4] / "shared/data/failures-dev.jsonl"
 #: They speak as victims themselves: among victims the first wins.
-VICTIM_KINDS = {"tcp_peer", "collective_timeout_unresolved", "nccl_setup", "native_crash"}
+VICTIM_KINDS = {
+    *("tcp_peer", "collective_timeout_unresolved", "nccl_setup", "native_crash"),
+    "unknown",  # an exception that nobody knows may be a victim's too
+}
 
 
 def said(value: bool | str) -> str:
