@@ -103,4 +103,4 @@ format: setup
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) $(PEERS) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) .fleet build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

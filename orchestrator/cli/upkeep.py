@@ -41,7 +41,8 @@ def examine(session: Session, name: str, output: str, *, all_: bool) -> None:
         wanted = cluster.accelerators if wanted is None else wanted
         return judge(node, probe(site.footing, node), wanted)
 
-    found = [*_of_provider(site, cluster), *(one for _, many in _each(gpus, look) for one in many)]
+    found = [*_of_provider(site, cluster), *_of_engine(site, cluster)]
+    found += [one for _, many in _each(gpus, look) for one in many]
     found.sort(key=lambda one: one.node)
     shown = [one for one in found if all_ or one.verdict is not Verdict.OK]
     show_rows([{**asdict(one), "verdict": one.verdict.value} for one in shown], COLUMNS, output)
@@ -105,6 +106,17 @@ def _of_provider(site: Site, cluster: ClusterSettings) -> Iterator[Finding]:
         elif machine.cordon:
             says = clean(f"cordoned by {machine.cordoned_by}: {machine.cordon}")
             yield Finding(node, "provider", Verdict.WARN, says, "")
+
+
+def _of_engine(site: Site, cluster: ClusterSettings) -> Iterator[Finding]:
+    """Yield whether the engine's own service answers, where it has one."""
+    if site.ask_engine is None:
+        return
+    try:
+        says, verdict = site.ask_engine(), Verdict.OK
+    except HoldfastError as error:
+        says, verdict = str(error), Verdict.BAD
+    yield Finding(str(cluster.name), cluster.engine_name, verdict, clean(says), "")
 
 
 def _said(act: Callable[[str], str]) -> Callable[[str], tuple[bool, str]]:

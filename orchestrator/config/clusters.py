@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from orchestrator.config.models import Strict, nearest
+from orchestrator.config.ray import RaySettings
 from orchestrator.config.scalars import Name
 from orchestrator.config.slurm import SlurmSettings
 from orchestrator.config.ssh import MachineSettings, SshSettings, a_list
@@ -24,7 +25,7 @@ NODES_MAX = 4096  #: in one cluster
 PROVIDERS = ("local", "ssh", "slurm")
 PROVIDERS_LATER = ("kubernetes",)
 #: provider -> engines that can put agents on its nodes, the default first
-ENGINES = {"local": ("local",), "ssh": ("ssh",), "slurm": ("slurm",)}
+ENGINES = {"local": ("local",), "ssh": ("ssh", "ray"), "slurm": ("slurm",)}
 
 
 def _provider(value: str) -> str:
@@ -69,7 +70,8 @@ class ClusterSettings(Strict):
         "ssh (a list of hosts), slurm (nodes of a Slurm cluster)"
     )
     engine: str | None = Field(
-        default=None, description="what puts agents on its nodes; default: that of the provider"
+        default=None,
+        description="what puts agents on its nodes: that of the provider, or ray (on hosts)",
     )
     nodes: Nodes = Field(
         description="how many, or a list of their names, or (ssh) of machines with addresses"
@@ -84,6 +86,7 @@ class ClusterSettings(Strict):
     )
     ssh: SshSettings | None = Field(default=None, description="how nodes are reached by SSH")
     slurm: SlurmSettings | None = Field(default=None, description="how nodes are taken from Slurm")
+    ray: RaySettings | None = Field(default=None, description="how Ray holds nodes (engine: ray)")
 
     @field_validator("engine")
     @classmethod
@@ -101,6 +104,8 @@ class ClusterSettings(Strict):
         if self.engine is not None and self.engine not in ENGINES[self.provider]:
             can = ", ".join(ENGINES[self.provider])
             raise ValueError(f"engine {self.engine!r} cannot start agents there; it can: {can}")
+        if (self.ray is not None) != (self.engine == "ray"):
+            raise ValueError("engine ray and the part `ray` belong together; give both")
         if self.provider != "ssh" and any(one.address for one in self.machines):
             raise ValueError(f"machines with addresses have no meaning with {self.provider}")
         return self

@@ -13,6 +13,7 @@ from orchestrator.config.slurm import SlurmSettings
 from orchestrator.config.ssh import MachineSettings, SshSettings
 from orchestrator.core.nodes import ClusterName
 from orchestrator.daemon.pools import WORKERS
+from orchestrator.daemon.raysites import on_ray, ray_head_beside
 from orchestrator.engines.bundle import bundle
 from orchestrator.engines.footing import Footing, installed_footing, nothing
 from orchestrator.engines.installed import Installed
@@ -147,7 +148,8 @@ def _ssh(settings: Settings, cluster: ClusterSettings) -> Site:
         health_limit=settings.health.limit.total_seconds(),
         footing=installed_footing(installed, fleet.run, ssh.python),
     )
-    return site if ssh.direct else replace(site, reach=tunnel)
+    site = site if ssh.direct else replace(site, reach=tunnel)
+    return site if cluster.ray is None else on_ray(site, cluster, cluster.ray, fleet, installed)
 
 
 def _slurm(settings: Settings, cluster: ClusterSettings, *, visiting: bool) -> Site:
@@ -215,8 +217,9 @@ def _slurm_nodes(cluster: ClusterSettings, slurm: SlurmSettings) -> SlurmNodes:
 def ssh_fleet(cluster: ClusterSettings) -> SshFleet:
     """Return the connections of a list of hosts; raises `UserError` if keys cannot be read."""
     ssh = cluster.ssh or SshSettings()
-    hosts = {one.name: _address(one, ssh.port) for one in cluster.machines}
-    pinned = {hosts[one.name].host: one.host_keys for one in cluster.machines}
+    machines = [*cluster.machines, *ray_head_beside(cluster)]
+    hosts = {one.name: _address(one, ssh.port) for one in machines}
+    pinned = {hosts[one.name].host: one.host_keys for one in machines}
     access = Access(
         user=ssh.user,
         identity=Identity(ssh.key, ssh.passphrase.reveal if ssh.passphrase else None),

@@ -46,6 +46,8 @@ class Site:
     reach: Callable[[str, str, int, float], AbstractContextManager[Connection]] = _direct
     #: node -> argv of the health checks, to which a level and what it needs are added
     checks: Callable[[str], tuple[str, ...]] = _no_checks
+    #: asks the engine's own service for its version; None: the engine has none
+    ask_engine: Callable[[], str] | None = None
     health_every: float = 30.0  #: seconds between two runs by an agent
     health_limit: float = 20.0  #: seconds one run may take
 

@@ -25,13 +25,13 @@ def adopt_orphans() -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
 
 
-def die_with(parent: int) -> None:
+def die_with(parent: int, number: int = signal.SIGKILL) -> None:
     """Let the kernel kill this process when the thread that forked it ends; for the forked child.
 
-    It survives exec, not fork. A parent that was already gone when this was set sends no signal,
-    therefore the second look.
+    `number` is the signal that it gets. The wish survives exec, not fork. A parent that was already
+    gone when this was set sends no signal, therefore the second look.
     """
-    _libc.prctl(_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    _libc.prctl(_PDEATHSIG, number, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(125)
 
