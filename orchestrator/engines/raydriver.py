@@ -26,6 +26,7 @@ MARK = "holdfast-said "
 NAMESPACE = "holdfast"
 ALONE = "RAY_gcs_rpc_server_reconnect_timeout_s"  #: set where raylets are started
 ALONE_DEFAULT = 60.0  #: seconds, Ray's own
+START_LIMIT = 40.0  #: seconds a new actor has to start: a worker's first start on a node is slow
 ASK_LIMIT = 3.0  #: seconds an actor that is there already has to answer
 GRACE = 5.0  #: seconds Ray has to take a placement group back before the actor just ends
 
@@ -124,10 +125,10 @@ class Hold:
         """Wait for the room, put the actor there, and return what it says of its porter."""
         if self._said is not None:
             return self._said
-        if not self._group.wait(_left(until)):
+        if not self._group.wait(max(0.1, until - time.monotonic())):
             self._ray.util.remove_placement_group(self._group)
             raise LookupError(f"Ray has no room for {self._resources} there now")
-        said: dict[str, Any] = self._ray.get(self._make().about.remote(), timeout=_left(until))
+        said: dict[str, Any] = self._ray.get(self._make().about.remote(), timeout=START_LIMIT)
         return said
 
     def _make(self) -> Any:
@@ -169,10 +170,6 @@ class Hold:
             if about["name"] == self._name and about["state"] != "REMOVED":
                 group = self._ray.util.get_placement_group(self._name)
                 self._ray.util.remove_placement_group(group)
-
-
-def _left(until: float) -> float:
-    return max(0.1, until - time.monotonic())
 
 
 def hold(ray: Any, asked: dict[str, Any]) -> dict[str, dict[str, Any]]:
