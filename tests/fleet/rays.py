@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import secrets
 import subprocess
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,7 +24,7 @@ LAB = "HOLDFAST_TEST_RAY"
 SETTINGS = {
     "RAY_gcs_rpc_server_reconnect_timeout_s": "86400",  # as the documentation asks for
     "RAY_worker_niceness": "0",
-    "RAY_raylet_start_wait_time_s": "240",  # this machine may be busy
+    "RAY_raylet_start_wait_time_s": "60",  # this machine may be busy
 }
 
 
@@ -59,8 +58,8 @@ class Ray:
             *("--dashboard-port", self.dashboard, "--ray-client-server-port", self.client),
             *("--temp-dir", self.folder / "t"),
         )
-        with ThreadPoolExecutor() as pool:
-            list(pool.map(self.start_node, self.addresses[1:]))
+        for address in self.addresses[1:]:  # two at once may choose the same free port
+            self.start_node(address)
 
     def start_node(self, address: str) -> None:
         self._ray("--address", f"{self.addresses[0]}:{self.port}", "--node-ip-address", address)
@@ -85,6 +84,10 @@ class Ray:
 
     def _ray(self, *words: object) -> None:
         argv = [str(PYTHON.with_name("ray")), "start", *map(str, words)]
+        names = ("node-manager", "object-manager", "metrics-export", "runtime-env-agent")
+        agents = ("dashboard-agent-listen", "dashboard-agent-grpc")
+        for name, port in zip((*names, *agents), free_ports(6), strict=True):
+            argv += [f"--{name}-port", str(port)]
         argv += ["--num-cpus", str(self.cpus), "--object-store-memory", str(OBJECTS)]
         argv += ["--include-log-monitor=false", "--disable-usage-stats"]
         env = {
