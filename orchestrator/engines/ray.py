@@ -10,6 +10,7 @@ node's resources to others then.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import secrets
@@ -20,7 +21,6 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from orchestrator.engines import raydriver
 from orchestrator.engines.api import AgentAddress
@@ -33,12 +33,14 @@ from orchestrator.runtime.spec import AgentSpec
 from providers.api import Run
 
 LOOK_LIMIT = 10.0  #: seconds for a knock at a porter's door
-LEAVE_LIMIT = 15.0
+LEAVE_LIMIT = 15.0  #: seconds for a porter to take its leave
 HOLD_LIMIT = 30.0  #: seconds one start waits for its actor; the next one goes on waiting
 GATHER = 0.3  #: seconds in which nodes that are wanted at the same time come into one job
-LOOK_EVERY = 0.25
+LOOK_EVERY = 0.25  #: seconds between two looks at a job
+NODES_MAX = 64  #: nodes of one job: its line is one argument of a shell, of 128 KiB at most
+JOB_LIMIT = 300.0  #: seconds until a job is given up that Ray neither runs nor ends
 ALONE_MIN = 600.0  #: seconds that raylets should outlive Ray's head; below it somebody is told
-ALONE_WANTED = 86_400.0
+ALONE_WANTED = 86_400.0  #: seconds that the warning asks for
 LOG = logging.getLogger("holdfast.ray")
 
 
@@ -62,7 +64,7 @@ class _Batch:
     nodes: list[str]
     turn: threading.Lock = field(default_factory=threading.Lock)  #: who has it sees to the job
     closed: bool = False
-    submitted: bool = False
+    given_up_at: float | None = None  #: on the monotonic clock; None: not submitted yet
     outcome: dict[str, str] | None = None  #: node -> why it is not held, "" if it is
 
 
@@ -134,7 +136,7 @@ class RayHolds:
         with self._lock:
             batch = self._batches.get(node)
             if batch is None:
-                if self._open is None:
+                if self._open is None or len(self._open.nodes) >= NODES_MAX:
                     self._open = _Batch(f"holdfast-hold-{secrets.token_hex(8)}", [])
                 batch = self._batches[node] = self._open
                 batch.nodes.append(node)
@@ -169,10 +171,12 @@ class RayHolds:
         if not batch.closed:
             self._pause(GATHER)
             self._close(batch)
-        if not batch.submitted:
+        if batch.given_up_at is None:
             self._jobs.submit(batch.id, self._entrypoint(batch.nodes))
-            batch.submitted = True
+            batch.given_up_at = time.monotonic() + JOB_LIMIT
         while True:
+            if time.monotonic() >= batch.given_up_at:
+                return self._give_up(batch)
             seen = self._jobs.look(batch.id)
             if seen is None:
                 return dict.fromkeys(batch.nodes, "Ray forgot the job that should hold it")
@@ -186,11 +190,18 @@ class RayHolds:
             self._jobs.forget(batch.id)
         return outcome
 
+    def _give_up(self, batch: _Batch) -> dict[str, str]:
+        with suppress(HoldfastError):  # what it does yet is found by the next job
+            self._jobs.stop(batch.id)
+        why = f"job {batch.id} came to no end within {JOB_LIMIT:g} s"
+        return dict.fromkeys(batch.nodes, why)
+
     def _entrypoint(self, nodes: list[str]) -> str:
         """Return the one line that Ray gives to a shell; quoted here, and nowhere else."""
         about = self._placing
         each = {
             node: {
+                "name": self._name(node),
                 "known_as": list(about.known_as[node]),
                 "resources": dict(about.resources[node]),
                 "argv": self._porter(node, "--held", "--linger", f"{about.linger:g}"),
@@ -200,6 +211,10 @@ class RayHolds:
         asked = {"limit": about.room_limit, "nodes": each}
         source = Path(raydriver.__file__).read_text(encoding="utf-8")
         return shlex.join([about.driver, "-c", source, json.dumps(asked)])
+
+    def _name(self, node: str) -> str:
+        """Return how names of its actors begin: nodes of other folders are other nodes."""
+        return f"holdfast-{node}-{hashlib.sha256(bytes(self.home(node))).hexdigest()[:8]}"
 
     def _porter(self, node: str, *words: str) -> list[str]:
         *program, _ = self._installed.launch
@@ -225,23 +240,32 @@ def _outcome(said: str, nodes: list[str], message: str) -> dict[str, str]:
     """Read what the job printed; a job that said nothing held nothing that we know of."""
     lines = [line for line in said.splitlines() if line.startswith(raydriver.MARK + "{")]
     try:
-        found: Any = json.loads(lines[-1].removeprefix(raydriver.MARK))["nodes"]
-        return {node: _why(found[node]) for node in nodes if node in found}
-    except (IndexError, KeyError, TypeError, ValueError, RecursionError, AttributeError):
-        last = said.strip().splitlines()[-1:] or [""]
-        return dict.fromkeys(nodes, f"its job failed: {plain(message)} {plain(last[0])}".strip())
+        match json.loads(lines[-1].removeprefix(raydriver.MARK)):
+            case {"nodes": dict(found)}:
+                return {node: _why(found[node]) for node in nodes if node in found}
+            case _:
+                pass
+    except (IndexError, ValueError, RecursionError):
+        pass
+    last = said.strip().splitlines()[-1:] or [""]
+    return dict.fromkeys(nodes, f"its job failed: {plain(message)} {plain(last[0])}".strip())
 
 
-def _why(body: Any) -> str:
-    if body.get("held") is not True:
-        return plain(str(body.get("error"))) or "no reason given"
-    if float(body.get("alone", 0)) < ALONE_MIN:
-        LOG.warning(
-            "raylets there end %g s after Ray's head is gone, and agents with them; "
-            "start Ray with %s=%g in its environment, or keep its head's state elsewhere",
-            *(float(body.get("alone", 0)), raydriver.ALONE, ALONE_WANTED),
-        )
-    return ""
+def _why(body: object) -> str:
+    """Return why a node is not held, "" if it is; raylets that would end early are told."""
+    match body:
+        case {"held": True, "alone": int(alone) | float(alone)}:
+            if alone < ALONE_MIN:
+                LOG.warning(
+                    "raylets there end %s s after Ray's head is gone, and agents with them; start "
+                    "Ray with %s=%g in its environment, or keep its head's state elsewhere",
+                    *(f"{max(0, alone):.0f}", raydriver.ALONE, ALONE_WANTED),
+                )
+            return ""
+        case {"error": error}:
+            return plain(str(error)) or "no reason given"
+        case _:
+            return "no reason given"
 
 
 __all__ = ["Placing", "RayEngine", "RayHolds"]

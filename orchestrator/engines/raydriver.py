@@ -1,10 +1,14 @@
 """What runs inside a Ray cluster on our behalf: makes one detached actor per node, and exits.
 
-The controller submits this file's text as a job (`raysubmit`); it imports nothing of ours. Each
-actor sits in a placement group of its own, pinned to exactly the Ray node that was asked for, and
-holds one porter (`runtime/porter.py`), which starts guards; ranks are no workers of Ray. When the
-porter ends, the actor gives its placement group back. When the actor ends, however that comes
+The controller submits this file's text as a job (`engines/ray.py`); it imports nothing of ours.
+Each actor sits in a placement group of its own, pinned to exactly the Ray node that was asked for,
+and holds one porter (`runtime/porter.py`), which starts guards; ranks are no workers of Ray. When
+the porter ends, the actor gives its placement group back. When the actor ends, however that comes
 about, its end of a pipe closes, and the porter ends everything below it.
+
+An actor and its group are named after the node, its folder and the life of its raylet. What is
+found by that name holds the porter that is wanted: never that of another controller which calls
+some node the same, nor one that was made for another folder.
 
     python3 -c SOURCE REQUEST
 
@@ -20,6 +24,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 MARK = "holdfast-said "
@@ -28,12 +34,10 @@ ALONE = "RAY_gcs_rpc_server_reconnect_timeout_s"  #: set where raylets are start
 ALONE_DEFAULT = 60.0  #: seconds, Ray's own
 START_LIMIT = 40.0  #: seconds a new actor has to start: a worker's first start on a node is slow
 ASK_LIMIT = 3.0  #: seconds an actor that is there already has to answer
+JOB_LIMIT = 120.0  #: seconds for all of a job: a call of Ray's that hangs must not keep it for ever
+LOOK_EVERY = 0.1  #: seconds between two looks for room
+ID_SHOWN = 12  #: characters of a Ray node's id that tell one life of a raylet from the next
 GRACE = 5.0  #: seconds Ray has to take a placement group back before the actor just ends
-
-
-def name_of(node: str) -> str:
-    """Return the name of a node's actor and of its placement group."""
-    return f"holdfast-{node}"
 
 
 class Holder:
@@ -97,38 +101,78 @@ def find_node(nodes: list[dict[str, Any]], known_as: list[str]) -> str:
 
 
 class Hold:
-    """One node on its way to being held."""
+    """One node on its way to being held. Its steps are taken for all nodes in turn.
 
-    def __init__(self, ray: Any, node: str, asked: dict[str, Any]) -> None:
-        """Remember it; nothing is made yet."""
-        self._ray, self._name = ray, name_of(node)
-        self._asked, self._resources = asked, dict(asked["resources"])
+    `said` is the last word of it: {"held": true, "alone": seconds} or {"error": why}.
+    """
+
+    def __init__(self, ray: Any, asked: dict[str, Any]) -> None:
+        """Remember what is wanted: known_as, name, argv, resources; nothing is made yet."""
+        self._ray, self._asked = ray, asked
+        self._resources = dict(asked["resources"])
+        self._where = self._name = ""
+        self._actor: Any = None
         self._group: Any = None
-        self._said: dict[str, Any] | None = None
+        self._answer: Any = None  #: what its actor was asked
+        self.said: dict[str, Any] | None = None
 
-    def begin(self, nodes: list[dict[str, Any]]) -> None:
-        """Ask Ray for a placement group on exactly this node, unless its actor lives."""
-        where = find_node(nodes, self._asked["known_as"])
-        self._said = self._living()
-        if self._said is not None:
-            return
-        self._clear()
+    def find(self, nodes: list[dict[str, Any]]) -> None:
+        """Choose the node of Ray, and ask the actor that may hold it already."""
+        self._where = find_node(nodes, self._asked["known_as"])
+        self._name = f"{self._asked['name']}-{self._where[:ID_SHOWN]}"
+        with suppress(ValueError):  # there is none
+            self._actor = self._ray.get_actor(self._name, namespace=NAMESPACE)
+            self._answer = self._actor.about.remote()
+
+    def clear(self, until: float) -> None:
+        """Hear that actor; if it holds no porter, remove it, and groups that it left behind."""
+        if self._actor is None:
+            return self._remove_groups()
+        try:
+            said = self._hear(until)
+        except Exception as error:  # noqa: BLE001 - Ray has a dozen errors for an actor that is gone
+            said = {"error": str(error)}
+        if "error" not in said:
+            self.said = said
+        else:
+            self._ray.kill(self._actor)
+            self._remove_groups()
+        return None
+
+    def reserve(self) -> None:
+        """Ask Ray for a placement group on exactly this node."""
         self._group = self._ray.util.placement_group(
             [self._resources],
             strategy="STRICT_SPREAD",
             name=self._name,
             lifetime="detached",
-            bundle_label_selector=[{"ray.io/node-id": where}],
+            bundle_label_selector=[{"ray.io/node-id": self._where}],
         )
 
-    def finish(self, until: float) -> dict[str, Any]:
-        """Wait for the room, put the actor there, and return what it says of its porter."""
-        if self._said is not None:
-            return self._said
-        if not self._group.wait(max(0.1, until - time.monotonic())):
+    def has_room(self, groups: dict[str, dict[str, Any]]) -> bool:
+        """Say whether Ray made the placement group; `groups` is its table of them."""
+        return bool(groups.get(self._group.id.hex(), {}).get("state") == "CREATED")
+
+    def settle(self, groups: dict[str, dict[str, Any]]) -> None:
+        """Put the actor into its group, and ask it of its porter."""
+        if not self.has_room(groups):
             self._ray.util.remove_placement_group(self._group)
             raise LookupError(f"Ray has no room for {self._resources} there now")
-        said: dict[str, Any] = self._ray.get(self._make().about.remote(), timeout=START_LIMIT)
+        self._answer = self._make().about.remote()
+
+    def hear(self, until: float) -> None:
+        """Wait for what the new actor says; one that could not start leaves nothing behind."""
+        try:
+            self.said = self._hear(until)
+        except TimeoutError:
+            raise  # it may start yet, and is found by the next job
+        except Exception:
+            self._ray.util.remove_placement_group(self._group)
+            raise
+
+    def _hear(self, until: float) -> dict[str, Any]:
+        left = max(0.1, until - time.monotonic())
+        said: dict[str, Any] = self._ray.get(self._answer, timeout=left)
         return said
 
     def _make(self) -> Any:
@@ -149,53 +193,65 @@ class Hold:
         )
         return made.remote(list(self._asked["argv"]), self._name, gpus=gpus > 0)
 
-    def _living(self) -> dict[str, Any] | None:
-        """Return what the node's actor says, or None if none holds a porter; then none is left."""
-        try:
-            actor = self._ray.get_actor(self._name, namespace=NAMESPACE)
-        except ValueError:
-            return None
-        try:
-            said: dict[str, Any] = self._ray.get(actor.about.remote(), timeout=ASK_LIMIT)
-        except Exception as error:  # noqa: BLE001 - Ray has a dozen errors for an actor that is gone
-            said = {"error": str(error)}
-        if "error" not in said:
-            return said
-        self._ray.kill(actor)
-        return None
-
-    def _clear(self) -> None:
-        """Remove what an actor that is gone left: its placement group."""
+    def _remove_groups(self) -> None:
+        """Remove what an actor that is gone left; its raylet's life may have been another one."""
         for about in self._ray.util.placement_group_table().values():
-            if about["name"] == self._name and about["state"] != "REMOVED":
-                group = self._ray.util.get_placement_group(self._name)
+            if (
+                about["name"].rpartition("-")[0] == self._asked["name"]
+                and about["state"] != "REMOVED"
+            ):
+                group = self._ray.util.get_placement_group(about["name"])
                 self._ray.util.remove_placement_group(group)
 
 
 def hold(ray: Any, asked: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Hold every node that was asked for; one that cannot be held delays the others only."""
-    holds = {node: Hold(ray, node, about) for node, about in asked["nodes"].items()}
-    until = time.monotonic() + float(asked["limit"])
+    holds = {node: Hold(ray, about) for node, about in asked["nodes"].items()}
     nodes = nodes_alive(ray)
-    said = {node: _tried(one.begin, nodes) for node, one in holds.items()}
-    for node, one in holds.items():
-        if said[node] is None:
-            said[node] = _tried(one.finish, until)
-    return {node: about or {} for node, about in said.items()}
+    _each(holds.values(), lambda one: one.find(nodes))
+    asked_at = time.monotonic()
+    _each(holds.values(), lambda one: one.clear(asked_at + ASK_LIMIT))
+    _each(holds.values(), lambda one: one.reserve())
+    waiting = [one for one in holds.values() if one.said is None]
+    groups = _wait_for_room(ray, waiting, float(asked["limit"]))
+    _each(holds.values(), lambda one: one.settle(groups))
+    settled_at = time.monotonic()
+    _each(holds.values(), lambda one: one.hear(settled_at + START_LIMIT))
+    return {node: one.said or {} for node, one in holds.items()}
 
 
-def _tried(step: Any, *words: Any) -> dict[str, Any] | None:
-    try:
-        done: dict[str, Any] | None = step(*words)
-    except Exception as error:  # noqa: BLE001 - of whatever kind: this one node is not held
-        return {"error": f"{type(error).__name__}: {error}"[:300]}
-    return done
+def _each(holds: Iterable[Hold], step: Callable[[Hold], None]) -> None:
+    """Take a step with every node of which the last word is not said."""
+    for one in holds:
+        if one.said is None:
+            try:
+                step(one)
+            except Exception as error:  # noqa: BLE001 - whatever it is: this one node is not held
+                one.said = {"error": f"{type(error).__name__}: {error}"[:300]}
+
+
+def _wait_for_room(ray: Any, holds: list[Hold], limit: float) -> dict[str, dict[str, Any]]:
+    """Return Ray's table of groups as soon as all have room, or after `limit` seconds."""
+    until = time.monotonic() + limit
+    while True:
+        groups: dict[str, dict[str, Any]] = ray.util.placement_group_table() if holds else {}
+        if all(one.has_room(groups) for one in holds) or time.monotonic() >= until:
+            return groups
+        time.sleep(LOOK_EVERY)
+
+
+def _give_up() -> None:
+    print(f"no answer from Ray within {JOB_LIMIT:g} s", flush=True)
+    os._exit(1)
 
 
 def main() -> None:
     """Do what the argument asks, print what came of it, and exit."""
     import ray
 
+    ending = threading.Timer(JOB_LIMIT, _give_up)
+    ending.daemon = True
+    ending.start()
     asked = json.loads(sys.argv[1])
     ray.init(address="auto", namespace=NAMESPACE, log_to_driver=False)
     print(MARK + json.dumps({"nodes": hold(ray, asked)}), flush=True)

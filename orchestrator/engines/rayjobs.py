@@ -54,9 +54,13 @@ class JobSeen:
 
 
 class RayJobs:
-    """The jobs of one Ray cluster. Every call raises `TransientError` if the API is silent."""
+    """The jobs of one Ray cluster.
 
-    def __init__(self, open_: Open, token: Callable[[], str] | None) -> None:
+    Every call raises `TransientError` if the API is silent or says nonsense, `PermanentError` if it
+    does not accept our token or refuses what is asked.
+    """
+
+    def __init__(self, open_: Open, token: Callable[[], str]) -> None:
         """`token` is read for each request, so that a new one needs no restart."""
         self._open, self._token = open_, token
 
@@ -88,6 +92,12 @@ class RayJobs:
         status, said = self._ask("GET", f"/api/jobs/{quote(job, safe='')}/logs")
         return str(self._body(status, said).get("logs") or "")
 
+    def stop(self, job: str) -> None:
+        """Let Ray end a job that is not over; it stays in Ray's list."""
+        status, said = self._ask("POST", f"/api/jobs/{quote(job, safe='')}/stop", {})
+        if status not in (http.HTTPStatus.OK, http.HTTPStatus.NOT_FOUND):
+            self._refuse(status, said)
+
     def forget(self, job: str) -> None:
         """Delete a job that is over from Ray's list."""
         status, said = self._ask("DELETE", f"/api/jobs/{quote(job, safe='')}")
@@ -103,8 +113,7 @@ class RayJobs:
         self, method: str, path: str, body: Mapping[str, Any] | None = None
     ) -> tuple[int, str]:
         headers = {"Content-Type": "application/json", "Connection": "close"}
-        if self._token is not None:
-            headers["Authorization"] = f"Bearer {_sendable(self._token())}"
+        headers["Authorization"] = f"Bearer {_sendable(self._token())}"
         data = None if body is None else json.dumps(body).encode()
         end = time.monotonic() + LIMIT
         try:

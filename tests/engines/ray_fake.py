@@ -48,6 +48,9 @@ class FakeJobs:
 
     def answer(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:
         self.requests.append(f"{method} {path}")
+        if path.endswith("/stop"):
+            self.jobs[path.split("/")[3]].status = "STOPPED"
+            return 200, b'{"stopped": true}'
         if method == "POST":
             asked = json.loads(body)
             name = asked["submission_id"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import socket
 import threading
@@ -25,6 +26,7 @@ from tests.engines.ray_fake import TOKEN, FakeJobs, Job, served
 from tests.hostile import HOSTILE
 
 NODES = ("ash-001", "ash-002", "ash-003")
+ENOUGH = 70  #: nodes, for more than one job
 
 
 @pytest.fixture
@@ -160,6 +162,7 @@ def test_a_job_pins_each_node_by_its_addresses_and_names_no_secret(
     about = job.asked["nodes"]["ash-002"]
     assert about["known_as"] == ["10.0.0.2", "ash-002"]
     assert about["resources"] == {"CPU": 1.0, "GPU": 8.0}
+    assert re.fullmatch(r"holdfast-ash-002-[0-9a-f]{8}", about["name"])
     assert about["argv"][-4:] == [str(tmp_path / "nodes" / "ash-002"), "--held", "--linger", "7"]
     assert TOKEN not in job.entrypoint
 
@@ -193,6 +196,10 @@ def test_a_node_that_ray_cannot_hold_is_told_with_rays_reason(
         'holdfast-said {"nodes": {"ash-001": 7}}',
         "holdfast-said {",
         'holdfast-said {"nodes": {"ash-002": {"held": true}}}',
+        'holdfast-said {"nodes": {"ash-001": {"held": true}}}',
+        'holdfast-said {"nodes": {"ash-001": {"held": "true", "alone": 900}}}',
+        'holdfast-said {"nodes": "ash-001"}',
+        'holdfast-said {"nodes": ' + "[" * 100_000,
     ],
 )
 def test_a_job_that_says_nothing_of_a_node_does_not_hold_it(
@@ -222,6 +229,63 @@ def test_a_job_that_takes_long_is_looked_at_again_and_not_doubled(
     assert sum(one.startswith("POST") for one in fake.requests) == 1
 
 
+@pytest.mark.parametrize("alone", ["-1", "-" + "9" * 400, "NaN", "1e999", "9" * 400])
+def test_whatever_number_of_seconds_is_told_a_node_that_is_held_is_held(
+    fake: FakeJobs, tmp_path: Path, alone: str
+) -> None:
+    def say(job: Job) -> None:
+        job.status = "SUCCEEDED"
+        job.logs = f'holdfast-said {{"nodes": {{"ash-001": {{"held": true, "alone": {alone}}}}}}}'
+
+    fake.on_look = say
+    holds(fake, tmp_path).ensure("ash-001")
+
+
+def test_a_job_that_comes_to_no_end_is_stopped_and_begun_anew(
+    fake: FakeJobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.engines.ray.JOB_LIMIT", 0.05)
+    fake.on_look = quick_job = lambda job: setattr(job, "status", "RUNNING")
+    made = holds(fake, tmp_path)
+    with pytest.raises(TransientError, match=r"came to no end within 0.05 s"):
+        made.ensure("ash-001")
+    assert fake.on_look is quick_job
+    (lost,) = fake.jobs.values()
+    assert lost.status == "STOPPED"
+    fake.on_look = Job.hold_all
+    monkeypatch.undo()
+    made.ensure("ash-001")
+
+
+def test_a_gang_of_many_nodes_comes_in_jobs_that_a_shell_can_take(
+    fake: FakeJobs, tmp_path: Path
+) -> None:
+    many = [f"ash-{n:04d}-{'x' * 32}" for n in range(ENOUGH)]
+    lines: list[str] = []
+    together = threading.Event()
+    fake.on_look = lambda job: (lines.append(job.entrypoint), job.hold_all())[0]  # type: ignore[func-returns-value]
+    made = holds(
+        fake,
+        tmp_path / ("long" * 40),
+        known_as={node: (node, "10.0.0.1", "y" * 250) for node in many},
+        resources={node: {"CPU": 1.0, "GPU": 8.0} for node in many},
+        pause=lambda _: together.wait(20),
+    )
+    joined = made._join
+
+    def counted(node: str) -> Any:
+        batch = joined(node)
+        if node == many[-1]:
+            together.set()
+        return batch
+
+    made._join = counted  # type: ignore[method-assign]
+    with ThreadPoolExecutor(ENOUGH) as pool:
+        list(pool.map(made.ensure, many))
+    assert len(lines) >= 2
+    assert max(len(line.encode()) for line in lines) < 128 * 1024, "MAX_ARG_STRLEN of Linux"
+
+
 def test_an_answer_that_was_lost_is_no_second_job(fake: FakeJobs, tmp_path: Path) -> None:
     made = holds(fake, tmp_path)
     fake.answers.append((502, b"the tunnel broke"))
@@ -249,6 +313,15 @@ def test_raylets_that_die_with_rays_head_are_told(
     fake.on_look = lambda job: job.succeed({"ash-001": {"held": True, "alone": 60.0}})
     holds(fake, tmp_path).ensure("ash-001")
     assert "end 60 s after Ray's head is gone" in caplog.text
+
+
+def test_nodes_of_one_name_in_two_folders_are_two(fake: FakeJobs, tmp_path: Path) -> None:
+    seen: list[Job] = []
+    fake.on_look = lambda job: (seen.append(job), job.hold_all())[0]  # type: ignore[func-returns-value]
+    for folder in ("a", "b", "a"):
+        holds(fake, tmp_path / folder).ensure("ash-001")
+    one, other, again = (job.asked["nodes"]["ash-001"]["name"] for job in seen)
+    assert one == again != other
 
 
 # --- the driver's own thinking

@@ -69,6 +69,11 @@ class Ray:
         word = f"--node_ip_address={address}".encode()
         return next(one for one in self._all() if b"/raylet\0" in line(one) and word in line(one))
 
+    def life(self, address: str) -> tuple[int, int]:
+        """Return what tells one life of a node's raylet from the next."""
+        found = self.raylet(address)
+        return found.pid, found.started
+
     def gcs(self) -> Process:
         return next(one for one in self._all() if b"/gcs_server\0" in line(one))
 

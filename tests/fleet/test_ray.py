@@ -57,9 +57,12 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ray]:
         made.stop()
 
 
-@pytest.fixture(scope="module")
-def folder(ray: Ray, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("far")
+@pytest.fixture(scope="class")
+def folder(ray: Ray, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Hold the node once for all tests of the engine suite."""
+    made = tmp_path_factory.mktemp("far")
+    yield made
+    assert holds(ray, made).release(NODE) == "given back to Ray"
 
 
 class Switched:
@@ -184,6 +187,20 @@ def test_a_node_without_room_is_named_its_neighbour_is_held_and_given_back(
     other.release("gum-001")
 
 
+def test_what_another_controller_holds_under_the_same_name_is_not_taken_for_ours(
+    ray: Ray, tmp_path: Path
+) -> None:
+    ours, theirs = (holds(ray, tmp_path / who, nodes={NODE: 0.5}) for who in ("ours", "theirs"))
+    theirs.ensure(NODE, 90.0)
+    ours.ensure(NODE, 90.0)
+    for one in (ours, theirs):
+        engines.until("a door of its own opens", lambda one=one: one.held(NODE))  # type: ignore[misc]
+    assert ours.release(NODE) == "given back to Ray"
+    engines.until("our door is closed", lambda: not ours.held(NODE))
+    assert theirs.held(NODE)
+    theirs.release(NODE)
+
+
 def _is_held(made: RayHolds, node: str) -> bool:
     try:
         made.ensure(node, 60.0)
@@ -291,13 +308,13 @@ def test_gangs_go_on_for_minutes_while_rays_head_is_gone(
 def _outlive_the_head(ray: Ray, tmp_path: Path, seconds: float) -> None:
     engine, world = Waiting(RayEngine(holds(ray, tmp_path))), world_of(tmp_path)
     address = engine.start(NODE, engines.spec(world))
-    raylets = [ray.raylet(one) for one in ray.addresses]
+    raylets = [ray.life(one) for one in ray.addresses]
     os.kill(ray.gcs().pid, signal.SIGKILL)
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         assert engine.find(NODE, "train.1").agent == address
         time.sleep(1.0)
-    assert [ray.raylet(one) for one in ray.addresses] == raylets
+    assert [ray.life(one) for one in ray.addresses] == raylets
     engine.start(NODE, engines.spec(world, attempt=2))
     assert engine.find(NODE, "train.2").agent is not None, "and what Ray held is used again"
     assert engine.find(NODE, "train.1").gone is not None
