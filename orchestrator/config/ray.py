@@ -20,6 +20,8 @@ def _named(value: Any) -> Any:
 
 
 def _resources(value: dict[str, float]) -> dict[str, float]:
+    if not value:
+        raise ValueError("expected at least one resource: what takes nothing holds nothing")
     for name, amount in value.items():
         if not re.fullmatch(RESOURCE, name):
             raise ValueError(f"expected the name of a resource of Ray, got {name[:60]!r}")
