@@ -87,7 +87,7 @@ def talk(path: Path, body: Mapping[str, Any]) -> dict[str, Any]:
             connection.sendall(json.dumps(body).encode() + b"\n")
             connection.shutdown(socket.SHUT_WR)
             said = json.loads(connection.makefile("rb").read(REQUEST_MAX))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise TransientError(f"no porter in this allocation: {error}") from error
     if not isinstance(said, dict):
         raise TransientError(f"no porter in this allocation: {said!r:.200}")
@@ -165,10 +165,12 @@ class Porter:
             data += chunk
         try:
             return self._reply(json.loads(data))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             return {"error": str(error)}
 
-    def _reply(self, body: dict[str, Any]) -> dict[str, Any]:
+    def _reply(self, body: Any) -> dict[str, Any]:
+        if not isinstance(body, dict):
+            return {"error": "no request"}
         match body.get("ask"):
             case None:
                 return {"pid": self._start(body)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -136,6 +137,21 @@ def test_the_door_of_the_next_porter_is_not_closed_by_the_last(
     found = knocks(tmp_path)
     assert found is not None
     assert found["pid"] == second.pid
+
+
+@pytest.mark.parametrize(
+    "said",
+    [b"", b"[]", b"7", b"null", b"[" * 100_000, b"{", b"{}", b'{"argv": [], "log": "/"}', b"\xff"],
+)
+def test_whatever_is_asked_a_porter_that_guards_hang_on_lives(
+    start: Start, tmp_path: Path, said: bytes
+) -> None:
+    start("--held")
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(porter.door(tmp_path)))
+        connection.sendall(said + b"\n")
+        assert "error" in json.loads(connection.makefile("rb").read())
+    assert knocks(tmp_path)
 
 
 def test_behind_a_door_that_a_killed_porter_left_nobody_answers(
