@@ -34,6 +34,7 @@ class Course:
         self.step = 0  #: the last completed step
         self.tokens = 0  #: positions trained on so far, encoder and decoder, all ranks
         self.loss = float("nan")  #: of the last completed step
+        self.waited_s: float | None = None  #: for other ranks, in the last step; None: not known
         self.flops = 0  #: of this rank's last step, forward and backward
         self.skipped: list[Want] = []  #: batches that are never trained on
         self.sentinel = Sentinel()

@@ -8,6 +8,7 @@ last places of the same buffer.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -32,6 +33,7 @@ class GradientBuffer:
     """Holds every parameter's gradient as a view of one flat tensor."""
 
     def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
+        self.waited_s = 0.0  #: for the other ranks, in the last `reduce`
         size = sum(parameter.numel() for parameter in parameters)
         self._flat = torch.zeros(size + _TAIL, device=parameters[0].device)
         self._views: list[tuple[nn.Parameter, Tensor]] = []
@@ -57,14 +59,23 @@ class GradientBuffer:
         tail = [loss_sum, float(predicted), float(positions), weights]
         self._flat[-_TAIL:] = torch.tensor(tail)
         ranks = 1
+        _finish(self._flat)  # what follows is waiting, what came before is this rank's own
+        began = time.monotonic()
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(self._flat)
             ranks = torch.distributed.get_world_size()
         loss, count, everywhere, weights = self._flat[-_TAIL:].tolist()
+        self.waited_s = time.monotonic() - began
         gradients = self._flat[:-_TAIL]
         norm = float(gradients.norm()) / count
         gradients.mul_(min(1.0, norm_max / max(norm, 1e-12)) / count)
         return Totals(loss / count, int(count), int(everywhere), norm, weights / ranks)
+
+
+def _finish(tensor: Tensor) -> None:
+    """Wait until a device has computed what was asked of it so far."""
+    if tensor.is_cuda:
+        torch.cuda.synchronize(tensor.device)
 
 
 @torch.no_grad()

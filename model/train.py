@@ -108,7 +108,11 @@ def run_steps(run: Run, trainer: AnyTrainer, rescue: Rescue) -> None:
         took = time.monotonic() - started
         wait = (trainer.loader.waited_s - waited) / took
         speed = totals.positions / took
-        run.heartbeat(trainer.step, loss=totals.loss, tokens_per_second=speed, data_wait=wait)
+        others = trainer.waited_s
+        own = None if others is None else max(0.0, took * (1 - wait) - others)
+        run.heartbeat(
+            trainer.step, loss=totals.loss, tokens_per_second=speed, data_wait=wait, own=own
+        )
         if settings.guard:
             spoiled = trainer.sentinel.judge(totals.loss, totals.norm, totals.weights)
             if spoiled is not None:

@@ -72,6 +72,7 @@ class Trainer(Course):
             loss.item(), batch.predicted, batch.positions, self.settings.clip
         )
         self.optimizer.step(number, self.settings.learning_rate_at(number))
+        self.waited_s = self._gradients.waited_s
         self.flops = self.count_flops(batch)
         self.completed(number, totals.loss, totals.positions)
         return totals

@@ -13,11 +13,18 @@ from model.config import PRESETS
 from model.course import feeds
 from model.data.loader import Loader, Want
 from model.device import choose
+from model.gradients import GradientBuffer, Totals
+from model.rollback import Rescue
 from model.settings import parse
+from model.train import run_steps
+from model.trainer import Place, Trainer
 from model.transformer import EncoderDecoder
 from orchestrator.errors import UserError
+from orchestrator.runtime import training
+from orchestrator.runtime.training import Run
 
 pytestmark = pytest.mark.torch
+REDUCE = GradientBuffer.reduce
 
 
 def gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> list[torch.device]:
@@ -72,3 +79,29 @@ def tensors(value: Any) -> list[Tensor]:
     if is_dataclass(value):
         return [one for field in fields(value) for one in tensors(getattr(value, field.name))]
     return []
+
+
+def test_the_time_without_waiting_for_others_is_told_with_every_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[float | None] = []
+    settings = parse(["--preset", "demo", "--batch", "2", "--steps", "3", "--no-guard"])
+    trainer = Trainer(settings, Place())
+
+    def slow(buffer: GradientBuffer, *args: Any) -> Totals:
+        totals = REDUCE(buffer, *args)
+        buffer.waited_s = 1000.0  # as if the others had come late
+        return totals
+
+    def beat(_run: Run, _step: int, own: float | None = None, **_rest: object) -> None:
+        told.append(own)
+
+    monkeypatch.setattr(Run, "heartbeat", beat)
+    run = training.join()
+    run_steps(run, trainer, Rescue(run, trainer))
+    assert len(told) == 3
+    assert all(own is not None and 0.0 < own < 60.0 for own in told)
+    monkeypatch.setattr(GradientBuffer, "reduce", slow)
+    trainer = Trainer(settings, Place())
+    run_steps(run, trainer, Rescue(run, trainer))
+    assert told[3:] == [0.0] * 3
