@@ -14,7 +14,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from orchestrator.errors import HoldfastError
 from orchestrator.runtime import grants, processes
@@ -34,6 +33,7 @@ class Schedule:
         self.steady, self.gang, self.seed = steady, steady.gang, seed
         self.dice = random.Random(seed)
         self.done: list[str] = []
+        self.owes = False  #: a grant that not all nodes have yet
 
     def run(self) -> None:
         """Let one to three faults happen, and heal what a controller would."""
@@ -120,33 +120,33 @@ class Schedule:
 
     def _healed(self) -> bool:
         try:
-            self._heal()
-        except HoldfastError:  # one more died meanwhile, or is about to
+            self._start_dead()
+            if self.owes:
+                self._grant()
+        except HoldfastError:  # one more died meanwhile, or is too busy to answer in time
             return False
         return all(living_agent(self.place(node)) for node in sorted(self.gang.seats))
 
-    def _heal(self) -> None:
+    def _start_dead(self) -> None:
         dead = [n for n in sorted(self.gang.seats) if living_agent(self.place(n)) is None]
         for place in map(self.place, dead):
             wait_for(partial(is_clear, place), limit=30)
-        if not dead:
-            return
-        self.gang.start(*dead)
+        if dead:
+            self.owes = True  # until all have it: a new agent without a grant never trains
+            self.gang.start(*dead)
+
+    def _grant(self) -> None:
         members = [node for node in self.members() if node in self.gang.seats]
         others = [node for node in sorted(self.gang.seats) if node not in members]
         wanted = (members + others)[: len(self.steady.nodes)]
         spare = [node for node in sorted(self.gang.seats) if node not in wanted]
         number = 1 + max(self.gang.report(node).grant for node in sorted(self.gang.seats))
         grant = self.gang.grant(number, "".join(wanted), "".join(spare), generations_max=10_000)
+        body = {"ask": "grant", "grant": grants.encode(grant)}
         for node in sorted(self.gang.seats):
-            body = {"ask": "grant", "grant": grants.encode(grant)}
-            wait_for(partial(self.give, node, body), limit=20)
-
-    def give(self, node: str, body: dict[str, Any]) -> bool:
-        try:
-            return "accepted" in self.gang.ask(node, body)
-        except HoldfastError:
-            return False
+            if "accepted" not in self.gang.ask(node, body):
+                return
+        self.owes = False
 
     def place(self, node: str) -> Place:
         return Place(self.gang.home(node), "j.1")
@@ -167,7 +167,22 @@ class Schedule:
         try:
             wait_for(weighed, limit=60, pause=0.05)
         except AssertionError as error:
-            raise AssertionError(f"{self}: no progress after step {began}") from error
+            raise AssertionError(
+                f"{self}: no progress after step {began}: {self.state()}"
+            ) from error
+
+    def state(self) -> str:
+        """Tell what each node says of itself, for a failure's message."""
+        told = []
+        for node in sorted(self.gang.seats):
+            try:
+                said = self.gang.report(node)
+                lost = f", does not hear {', '.join(said.peers_lost)}" if said.peers_lost else ""
+                notes = "; ".join(f"{note.kind} {note.text}" for note in said.notes[-5:])
+                told.append(f"{node} {said.stage.value} under grant {said.grant}{lost}: {notes}")
+            except HoldfastError as error:
+                told.append(f"{node}: {error}")
+        return "\n".join(told)
 
     def __str__(self) -> str:
         return f"seed {self.seed}: {'; '.join(self.done)}"
