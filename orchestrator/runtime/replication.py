@@ -131,14 +131,13 @@ class Replication:
         self._prune()
         return receipt
 
-    def behind(self) -> float | None:
-        """Return for how many seconds the copies lag more than allowed; None if they do not.
+    def fine_until(self) -> float:
+        """Return the moment (epoch seconds) until which the copies are as near as the RPO asks.
 
-        Raises as `step` does.
+        Whatever may be committed from now on is owed an RPO later. Raises as `step` does.
         """
         since = behind_since(self._wishes, self.last(), self._vault.register.read())
-        late = 0.0 if since is None else self._clock() - since
-        return late if late > 0 else None
+        return self._clock() + self._wishes.rpo if since is None else since
 
     def last(self) -> Receipt | None:
         """Return the newest receipt in the replica."""

@@ -56,6 +56,7 @@ class Copier(threading.Thread):
         super().__init__(name=f"copier {replica}", daemon=True)
         self._errand, self._replica, self._tell = errand, replica, tell
         self._pause = errand.look_every
+        self._fine_until = time.time() + errand.wishes.rpo
 
     def run(self) -> None:
         """Look, copy and tell, for ever; not for a replica that is not ours any more."""
@@ -69,7 +70,8 @@ class Copier(threading.Thread):
                 self._say("replica-behind", str(error))
                 return
             except (HoldfastError, OSError, ValueError) as error:
-                self._say("replica-behind", f"{type(error).__name__}: {error}")
+                self._log(error)
+                self._tell_if_late(f"{type(error).__name__}: {error}")
                 self._pause = min(RETRY_MAX, 2 * self._pause)
             time.sleep(self._pause)
 
@@ -88,9 +90,17 @@ class Copier(threading.Thread):
         if receipt is not None:
             facts = {"step": receipt.step, "seq": receipt.seq, "seconds": receipt.seconds}
             self._say("replicated", "", bytes=receipt.bytes, **facts)
-        late = replication.behind()
-        if late is not None:
-            self._say("replica-behind", f"{late:.0f} s more than the RPO allows")
+        self._fine_until = replication.fine_until()
+        self._tell_if_late("copies take too long, or the budget is too small")
+
+    def _tell_if_late(self, why: str) -> None:
+        """Say that the copies lag more than the RPO allows; a store may be silent for a while."""
+        late = time.time() - self._fine_until
+        if late > 0:
+            self._say("replica-behind", f"{late:.0f} s more than the RPO allows: {why}")
+
+    def _log(self, error: Exception) -> None:
+        print(f"{time.time():.0f} {self._replica}: {error}", file=sys.stderr, flush=True)
 
     def _say(self, kind: str, why: str, **facts: Any) -> None:
         self._tell({"say": kind, "replica": self._replica, "why": why, **facts})
