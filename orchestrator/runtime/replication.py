@@ -117,14 +117,14 @@ class Replication:
         newest = self._newest(lineage, last)
         if newest is None or self._clock() < due_at(self._wishes, last):
             return None
-        self._check_history(lineage)
+        there = self._check_history(lineage)
         began, clock = self._clock(), time.monotonic()
         try:
             sent = self._copy_bytes(newest)
         except VerificationError:
             self._damaged.add(newest.seq)
             raise
-        self._copy_records(newest.seq)
+        self._copy_records(there + 1, newest.seq)
         took = time.monotonic() - clock
         receipt = Receipt(newest.seq, newest.step, newest.at, began + took, sent, took)
         self._replica.put_exclusive(_key(newest.seq), json.dumps(asdict(receipt)).encode())
@@ -152,17 +152,18 @@ class Replication:
                 return commit
         return None
 
-    def _check_history(self, lineage: Lineage) -> None:
-        """Refuse a replica whose last record is not the register's record with that number."""
+    def _check_history(self, lineage: Lineage) -> int:
+        """Return the replica's last record; refuse it if the register's is not the same."""
         there = self._copy.register.read().next_seq - 1
         if there == 0:
-            return
+            return there
         mine = self._record(there) if there < lineage.next_seq else b""
         if self._replica.get_range(key_of(there), 0, RECORD_BYTES_MAX + 1) != mine:
             raise ForeignReplicaError(
                 f"{self._replica.place}: record {there} there is not the one at "
                 f"{self._vault.register.place}: it was promoted, or belongs to another run"
             )
+        return there
 
     def _copy_bytes(self, commit: Commit) -> int:
         """Copy the parts that are not there yet, then the manifest; return the bytes sent."""
@@ -201,13 +202,15 @@ class Replication:
         except MissingKeyError as error:
             raise VerificationError(commit.seq, (f"part {part.key} is missing",)) from error
 
-    def _copy_records(self, reach: int) -> None:
-        """Append the register's records up to `reach`, each as it stands."""
-        for seq in range(self._copy.register.read().next_seq, reach + 1):
+    def _copy_records(self, first: int, last: int) -> None:
+        """Append the register's records, each as it stands; somebody else's ends it."""
+        for seq in range(first, last + 1):
             data = self._record(seq)
             made = self._replica.put_exclusive(key_of(seq), data)
             if not made and self._replica.get_range(key_of(seq), 0, RECORD_BYTES_MAX + 1) != data:
-                raise ForeignReplicaError(f"{self._replica.place}: record {seq} is another one")
+                raise ForeignReplicaError(
+                    f"{self._replica.place}: record {seq} is not ours: it was just promoted"
+                )
 
     def _record(self, seq: int) -> bytes:
         return self._vault.register.bytes_of(seq)
