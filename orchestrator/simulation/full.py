@@ -291,7 +291,7 @@ class FullGang:
         return all(seat.machine.stage in final for seat in self.seats.values())
 
     def _keep_confirming(self) -> None:
-        """Let agents hear the controller, where they would stop without it: nowhere else it matters."""
+        """Let agents hear the controller where they stop without it; elsewhere it means nothing."""
         if self.spec.when_alone is WhenAlone.STOP_AFTER and not self._confirming:
             self._confirming = True
             self._after(CONFIRM_EVERY, self._confirm)
