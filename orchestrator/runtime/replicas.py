@@ -20,7 +20,7 @@ from orchestrator.runtime.attendant import Attendant
 from orchestrator.runtime.place import Place
 from orchestrator.runtime.spec import AgentSpec
 
-AGAIN_AFTER = 30.0  #: seconds until a replicator that died is started again
+AGAIN_AFTER = 10.0  #: seconds until a replicator that died is started again
 TOLD_EVERY = 600.0  #: seconds until a copy that came about is told again
 NOTES_MAX = 100
 
