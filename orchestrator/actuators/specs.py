@@ -11,13 +11,15 @@ from orchestrator.engines.site import Site
 from orchestrator.errors import PermanentError
 from orchestrator.runtime.grants import Grant
 from orchestrator.runtime.lineage import Member
-from orchestrator.runtime.spec import AgentSpec
+from orchestrator.runtime.spec import AgentSpec, Replicate
 
 
 def agent_spec(fleet: Fleet, site: Site, decision: StartAgent, token: int, key: str) -> AgentSpec:
     """Return what the agent of one node is started with."""
     wish = fleet.jobs[decision.job].spec
     belief = fleet.beliefs.nodes[decision.node]
+    launch = agent_launch(wish.launch)
+    copies = launch.pop("replicate", None)
     return AgentSpec(
         node=decision.node,
         job=decision.job,
@@ -35,7 +37,8 @@ def agent_spec(fleet: Fleet, site: Site, decision: StartAgent, token: int, key: 
         health=site.health(decision.node, belief.boot_id),
         health_every=site.health_every,
         health_limit=site.health_limit,
-        **agent_launch(wish.launch),
+        replicate=None if copies is None else Replicate(**copies),
+        **launch,
     )
 
 

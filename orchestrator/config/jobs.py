@@ -62,7 +62,40 @@ class Launch(TypedDict):
     survivors: NotRequired[str]  #: "keep" or "restart"
     memory_max: NotRequired[int]  #: bytes of snapshots per node
     replicas: NotRequired[list[str]]  #: URLs of stores that hold what is in the vault
+    replicate: NotRequired[dict[str, float | int | None]]  #: see `runtime.spec.Replicate`
     partner_rate: NotRequired[float]  #: bytes a second of copies in a standby's memory
+
+
+class ReplicateFile(Strict):
+    """How checkpoints are brought to the replicas."""
+
+    rpo: Duration = Field(
+        default=duration("1h"),
+        description="duration of committed work that may be lost with the vault",
+    )
+    rate_mb_s: float = Field(
+        default=100.0, gt=0, description="megabytes a second to each replica, at most"
+    )
+    gb_per_day: float | None = Field(
+        default=None, gt=0, description="gigabytes a day to each replica; goes before `rpo`"
+    )
+    keep: int = Field(default=3, ge=1, description="checkpoints that stay in each replica")
+
+    @field_validator("rpo")
+    @classmethod
+    def _some_time(cls, value: timedelta) -> timedelta:
+        if value < timedelta(seconds=1):
+            raise ValueError("expected at least 1s: a copy takes time")
+        return value
+
+    def to_launch(self) -> dict[str, float | int | None]:
+        """Return the arguments of `runtime.spec.Replicate`: seconds and bytes."""
+        return {
+            "rpo": self.rpo.total_seconds(),
+            "rate": self.rate_mb_s * 1e6,
+            "bytes_per_day": None if self.gb_per_day is None else self.gb_per_day * 1e9,
+            "keep": self.keep,
+        }
 
 
 class Span(Strict):
@@ -242,6 +275,10 @@ class JobFile(Strict):
         description="stores that hold copies of the vault's objects under the same keys; they are "
         "read where the vault has not what was committed",
     )
+    replicate: ReplicateFile | None = Field(
+        default=None,
+        description="have checkpoints copied to `replicas`; without it somebody else does that",
+    )
     register_: Register | None = Field(
         default=None,
         alias="register",
@@ -301,6 +338,10 @@ class JobFile(Strict):
             raise ValueError("`ranks_per_node` has no meaning with `launch: command`; remove it")
         if self.replicas and self.checkpoints is None:
             raise ValueError("`replicas` are of a vault; name it in `checkpoints`, or remove them")
+        if self.replicate is not None and not self.replicas:
+            raise ValueError("`replicate` needs places to copy to; name them in `replicas`")
+        if self.checkpoints in self.replicas:
+            raise ValueError("a vault is no replica of itself; remove it from `replicas`")
         both = sorted(self.env.keys() & self.secrets.keys())
         if both:
             raise ValueError(f"{both[0]} stands in `env` and in `secrets`; keep one")
@@ -367,6 +408,8 @@ class JobFile(Strict):
             launch["survivors"] = self.survivors
         if self.replicas:
             launch["replicas"] = list(self.replicas)
+        if self.replicate is not None:
+            launch["replicate"] = self.replicate.to_launch()
         if self.memory_max_gb is not None:
             launch["memory_max"] = int(self.memory_max_gb * 1e9)
         if self.partner_rate_mb_s is not None:

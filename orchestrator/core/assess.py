@@ -62,6 +62,8 @@ KEPT = frozenset(
         "generation-formed",
         "hang",
         "rank-exited",
+        "replica-behind",
+        "replicated",
         "suspected",
         "verification-failed",
     }

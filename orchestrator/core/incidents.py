@@ -198,6 +198,7 @@ def _of_generations(look: Look, attempt: Attempt) -> Iterator[Wrong]:
 
 def _of_notes(look: Look, attempt: Attempt) -> Iterator[Wrong]:
     culprit = who_stalls(look, attempt)
+    copier = _copier(look, attempt)
     for name, agent in look.agents(attempt):
         if not agent.notes or agent.report is None or not live(agent):
             continue
@@ -205,6 +206,9 @@ def _of_notes(look: Look, attempt: Attempt) -> Iterator[Wrong]:
         failed, stalled = notes.get("commit-failed"), notes.get("suspected")
         if failed is not None and not _followed(failed, notes.get("commit")):
             yield Page.COMMIT_FAILED, attempt.job, f"{name}: {failed.text}"
+        behind = notes.get("replica-behind") if name == copier else None
+        if behind is not None and not _followed(behind, notes.get("replicated")):
+            yield Page.REPLICA_BEHIND, attempt.job, f"{name}: {behind.text}"
         running = agent.report.stage is Stage.RUNNING  # a note outlives the ranks it is about
         if not running or stalled is None or _followed(stalled, notes.get("generation-formed")):
             continue
@@ -215,6 +219,12 @@ def _of_notes(look: Look, attempt: Attempt) -> Iterator[Wrong]:
             yield Page.HANG_SUSPECTED, attempt.job, culprit
         if not _progressed(agent.report, stalled) and look.lasts(since, look.policy.suspicion_min):
             yield Page.HANG_SUSPECTED, attempt.job, f"{name}: {stalled.text}"
+
+
+def _copier(look: Look, attempt: Attempt) -> str | None:
+    """Return the node that has checkpoints copied to replicas: the last generation's first."""
+    seen = look.register(attempt.job).seen
+    return seen.generations[-1].members[0].node if seen and seen.generations else None
 
 
 def _followed(note: Note, other: Note | None) -> bool:

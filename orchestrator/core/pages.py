@@ -29,6 +29,7 @@ class Page(StrEnum):
     POISON_CHECKPOINT = "poison-checkpoint"  #: same failure twice; stepped down
     BAD_CHECKPOINT = "bad-checkpoint"  #: a commit did not verify; stepped over
     COMMIT_FAILED = "commit-failed"  #: a checkpoint could not be written (disk full, store down)
+    REPLICA_BEHIND = "replica-behind"  #: copies of checkpoints lag more than the declared RPO
     REGISTER_UNREACHABLE = "register-unreachable"
     PROVIDER_API = "provider-api"  #: a provider's API fails
     HANG_SUSPECTED = "hang-suspected"  #: a stall; stacks are attached; nothing was killed

@@ -61,6 +61,7 @@ from orchestrator.runtime.processes import Target
 from orchestrator.runtime.rankplan import RankPlan
 from orchestrator.runtime.ranks import Ranks
 from orchestrator.runtime.register import Register
+from orchestrator.runtime.replicas import Replicas
 from orchestrator.runtime.reports import AgentReport, RankReport
 from orchestrator.runtime.spec import AgentSpec
 from orchestrator.runtime.store import open_store
@@ -96,6 +97,7 @@ class Agent:
         self._reports: tuple[RankReport, ...] = ()
         self._checkups = checkups.Checkups(spec, self._selector)
         self._partner = partner.Partner(spec, place, self._ranks.memory, self._selector)
+        self._replicas = Replicas(spec, place, self._selector)
         self._notes = Notebook()
         self._store = StoreProcess(spec.python, spec.host)
         self._register = (
@@ -199,7 +201,7 @@ class Agent:
         self._feed(t.Tick())
         self._listener.sweep()
         self._mouth.tend()
-        self._tend_partner()
+        self._tend_copies()
         self._checkups.tend(time.monotonic())
         checkups.bury()
         if time.monotonic() >= self._warm_at:
@@ -243,7 +245,8 @@ class Agent:
             for key, mask in self._selector.select(0.05):
                 if key.fileobj is not self._tether:
                     key.data(mask)
-        for part in (self._mouth, self._listener, self._checkups, self._partner, self._ranks):
+        copies = (self._partner, self._replicas)
+        for part in (self._mouth, self._listener, self._checkups, *copies, self._ranks):
             part.close()
         self._store.stop()
 
@@ -366,13 +369,14 @@ class Agent:
             self._look_for_fence()
         self._watch_heartbeats()
 
-    def _tend_partner(self) -> None:
-        """Have snapshots copied to a standby's memory while this generation runs."""
+    def _tend_copies(self) -> None:
+        """Have snapshots and checkpoints copied to where they outlive this node and the vault."""
         machine = self._machine
         current = machine.current if machine.phase is Phase.RUNNING else None
         members = () if current is None else current.members
         to = partner.candidates(machine.me, members, machine.grant)
-        for kind, text, data in self._partner.tend(to):
+        leads = bool(members) and members[0] == machine.me
+        for kind, text, data in self._partner.tend(to) + self._replicas.tend(leads=leads):
             self._notes.write(kind, text, data)
 
     def _tell_once(self, key: str, given: t.Given) -> None:

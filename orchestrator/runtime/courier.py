@@ -30,10 +30,11 @@ from typing import Any
 
 from orchestrator.errors import HoldfastError, PermanentError, TransientError
 from orchestrator.runtime import memory, packets, wire
+from orchestrator.runtime.attendant import line_to_agent
 from orchestrator.runtime.ladder import Image
 from orchestrator.runtime.memory import Head, Segment, TornError
+from orchestrator.runtime.throttle import Throttle
 
-VARIABLE = "HOLDFAST_COURIER_FD"
 PIECE_BYTES = 1024 * 1024
 LOOK_EVERY = 0.02  #: seconds between two looks at the segment
 QUIET_LIMIT = 10.0  #: seconds that the other side may take for its next bytes
@@ -54,21 +55,6 @@ class Errand:
     to: tuple[tuple[str, str, int], ...]  #: (node, host, port of its agent)
     rate: float  #: bytes per second
     aside_max: int  #: bytes that may be copied aside
-
-
-class Pace:
-    """Keeps a stream of bytes below a rate."""
-
-    def __init__(self, rate: float) -> None:
-        """Begin now; `rate` is in bytes per second."""
-        self._rate, self._at = rate, time.monotonic()
-
-    def spend(self, size: int) -> None:
-        """Wait until `size` bytes more may go."""
-        now = time.monotonic()
-        self._at = max(self._at, now) + size / self._rate
-        if self._at > now:
-            time.sleep(self._at - now)
 
 
 class Stream:
@@ -131,7 +117,7 @@ class Aside:
 
 
 def hand_over(
-    stream: Stream, key: str, head: Head, body: memoryview, pace: Pace
+    stream: Stream, key: str, head: Head, body: memoryview, throttle: Throttle
 ) -> Mapping[str, Any]:
     """Offer a snapshot on a connection and send it, if it is wanted; return the last reply."""
     asker = wire.Asker(key)
@@ -151,7 +137,7 @@ def hand_over(
         return said
     for index, at in enumerate(range(0, head.bytes, PIECE_BYTES)):
         piece = body[at : at + PIECE_BYTES]
-        pace.spend(len(piece))
+        throttle.spend(len(piece))
         stream.send(wire.seal_piece(key, channel, index, piece), piece)
     return ask({"ask": "kept"})
 
@@ -224,7 +210,7 @@ class Sender(threading.Thread):
             raise TransientError("its courier is not there yet")
         body = self._aside.copy(errand.segment, slot, head)
         with socket.create_connection((agent[0], door), timeout=QUIET_LIMIT) as connection:
-            return hand_over(Stream(connection), self._key, head, body, Pace(errand.rate))
+            return hand_over(Stream(connection), self._key, head, body, Throttle(errand.rate))
 
     def _fail(self, node: str, head: Head, why: str, *, next_one: bool = True) -> None:
         self._report("partner-copy-failed", node, head, why)
@@ -394,9 +380,7 @@ class Courier:
 def main() -> int:
     """Serve on the line that the agent handed over."""
     os.nice(19)
-    line = socket.socket(fileno=int(os.environ.pop(VARIABLE)))
-    line.set_inheritable(False)
-    asked, _ = packets.receive(line)
+    line, asked = line_to_agent()
     if asked is None:
         return 0
     Courier(line, asked).serve()

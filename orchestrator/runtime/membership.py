@@ -50,6 +50,7 @@ class Membership:
         self._forming = Forming()
         self._wishes: list[t.Wish] = []
         self._lineage: Lineage | None = None if terms.register else Lineage()
+        self._counted: Generation | None = None  #: the last of this attempt with a record
         self._known_at_birth = 1  #: records below this seq are older than this life
         self._formed: Generation | None = None
         self._latest_mark: str | None = None
@@ -258,7 +259,8 @@ class Membership:
     def _know(self, lineage: Lineage) -> None:
         """Keep the longer of two readings: they may come back in any order."""
         if self._lineage is None or lineage.next_seq >= self._lineage.next_seq:
-            self._lineage = lineage
+            mine = lineage.attempt == self.terms.attempt
+            self._lineage, self._counted = lineage, lineage.latest if mine else None
 
     # ---- what follows ----------------------------------------------------------------------------
 
@@ -272,12 +274,6 @@ class Membership:
         self._record()
         self._look()
         self._talk()
-
-    @property
-    def _counted(self) -> Generation | None:
-        lineage = self._lineage
-        mine = lineage is not None and lineage.attempt == self.terms.attempt
-        return lineage.latest if lineage is not None and mine else None
 
     def _follow(self) -> None:
         """See which generation is the last, and whether another attempt has begun."""

@@ -11,21 +11,14 @@ something to do. Standard library only, Python 3.10.
 
 from __future__ import annotations
 
-import os
 import selectors
-import socket
-import subprocess
-import sys
 from collections import deque
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 from orchestrator.errors import PermanentError, TransientError
-from orchestrator.runtime import packets
-from orchestrator.runtime.courier import VARIABLE
+from orchestrator.runtime.attendant import Attendant
 from orchestrator.runtime.grants import Grant
-from orchestrator.runtime.kernel import die_with
 from orchestrator.runtime.lineage import Member
 from orchestrator.runtime.memory import OWN, PARTNER, SLOTS
 from orchestrator.runtime.memorykeeper import MemoryKeeper
@@ -56,9 +49,8 @@ class Partner:
         selector: selectors.BaseSelector,
     ) -> None:
         """Nothing is started yet."""
-        self._spec, self._place, self._keeper, self._selector = spec, place, keeper, selector
-        self._child: subprocess.Popen[bytes] | None = None
-        self._line: socket.socket | None = None
+        self._spec, self._keeper = spec, keeper
+        self._courier = Attendant(spec, place, selector, "courier", self._hear)
         self._door: int | None = None
         self._told: tuple[int, tuple[Member, ...]] | None = None  #: number of the segment, to whom
         self._lent: int | None = None  #: number of the segment that it writes copies to
@@ -70,7 +62,7 @@ class Partner:
     @property
     def pid(self) -> int | None:
         """The courier's pid, if there is one."""
-        return None if self._child is None else self._child.pid
+        return self._courier.pid
 
     @property
     def _able(self) -> bool:
@@ -79,23 +71,23 @@ class Partner:
 
     def tend(self, to: tuple[Member, ...]) -> list[Told]:
         """See that copies go to one of `to`; return what is worth a note. Never blocks."""
-        self._listen()
+        self._courier.listen()
         own = self._keeper.held(OWN)
         wanted = None if own is None or not to or not self._able else (own.number, to)
         lent = self._keeper.held(PARTNER)
         if self._lent is not None and (lent is None or lent.number != self._lent):
             self._lent = None
-            self._say({"do": "forget"})
+            self._courier.say({"do": "forget"})
         if wanted != self._told and (wanted is None or self._start()):
             self._told = wanted
             if wanted is None or own is None:
                 self._keeper.aside = 0
-                self._say({"do": "rest"})
+                self._courier.say({"do": "rest"})
             else:
                 seats = [[one.node, one.host, one.port] for one in to]
                 order = {"do": "send", "to": seats, "rate": self._spec.partner_rate}
                 order["aside_max"] = self._set_aside(own.bytes // SLOTS)
-                self._say(order, (own.descriptor,))
+                self._courier.say(order, (own.descriptor,))
         notes = list(self._notes)
         self._notes.clear()
         return notes
@@ -123,65 +115,24 @@ class Partner:
 
     def _start(self) -> bool:
         """Start the courier, unless it runs; say whether there is one."""
-        if self._child is not None:
+        if self._courier.pid is not None:
             return True
-        ours, theirs = packets.pair()
-        parent = os.getpid()
-        first = self._spec.command[0]
-        python = self._spec.python or (sys.executable if first == "python" else first)
+        self._door = None
         try:
-            with (self._place.logs / "courier.log").open("ab") as log:
-                self._child = subprocess.Popen(
-                    [python, "-m", "orchestrator.runtime.courier"],
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    cwd=self._place.home,
-                    env=self._environment(theirs.fileno()),
-                    pass_fds=(theirs.fileno(),),
-                    start_new_session=True,
-                    preexec_fn=lambda: die_with(parent),
-                )
+            spec = self._spec
+            self._courier.start({"host": spec.host, "key": spec.key, "run": spec.run})
         except OSError as error:
-            ours.close()
             self._deaths = DEATHS_MAX
             self._notes.append(("partner-copy-failed", f"no courier: {error}", {}))
             return False
-        finally:
-            theirs.close()
-        ours.setblocking(False)
-        self._line, self._door = ours, None
-        self._selector.register(ours, selectors.EVENT_READ, lambda _: self._listen())
-        spec = self._spec
-        self._say({"host": spec.host, "key": spec.key, "run": spec.run})
         return True
 
-    def _environment(self, line: int) -> dict[str, str]:
-        ours = ("HOLDFAST_", "TORCHELASTIC_", "PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP")
-        base = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-        more = {"PYTHONPATH": str(self._place.site), VARIABLE: str(line)}
-        return {**base, **self._place.marker, **more}
-
-    def _say(self, body: Mapping[str, Any], descriptors: Sequence[int] = ()) -> None:
-        if self._line is not None:
-            with suppress(OSError):  # it is gone, or stuck: its end will be seen
-                packets.send(self._line, body, tuple(descriptors))
-
-    def _listen(self) -> None:
-        while self._line is not None:
-            try:
-                body, descriptors = packets.receive(self._line)
-            except BlockingIOError:
-                return
-            packets.close(descriptors)
-            if body is None:
-                self._deaths += 1
-                self._note("partner-copy-failed", "", "the courier died", {})
-                self.stop()
-            else:
-                self._hear(body)
-
-    def _hear(self, body: Mapping[str, Any]) -> None:
+    def _hear(self, body: Mapping[str, Any] | None) -> None:
+        if body is None:
+            self._deaths += 1
+            self._note("partner-copy-failed", "", "the courier died", {})
+            self._forget()
+            return
         said = body.get("say")
         if said == "door":
             self._door = int(body["port"])
@@ -203,9 +154,9 @@ class Partner:
         held = self._keeper.held(PARTNER)
         if refusal is None and held is not None:
             self._lent = held.number
-            self._say({"do": "room"}, (held.descriptor,))
+            self._courier.say({"do": "room"}, (held.descriptor,))
         else:
-            self._say({"do": "room", "refused": refusal})
+            self._courier.say({"do": "room", "refused": refusal})
 
     def _note(self, kind: str, about: str, text: str, data: Mapping[str, Any]) -> None:
         """Note what is new: the first copy to a partner, another reason for a failure."""
@@ -215,15 +166,10 @@ class Partner:
 
     def stop(self) -> None:
         """End the courier."""
-        child, self._child = self._child, None
-        line, self._line = self._line, None
+        self._forget()
+        self._courier.stop()
+
+    def _forget(self) -> None:
         self._door = self._told = self._lent = None
-        if line is not None:
-            with suppress(KeyError, ValueError):
-                self._selector.unregister(line)
-            line.close()
-        if child is not None:
-            child.kill()
-            child.wait()
 
     close = stop

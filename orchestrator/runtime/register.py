@@ -74,10 +74,14 @@ class Register:
     def records(self) -> Iterator[Record]:
         """Yield every record from the first on, counted or not, for people and audits."""
         for seq in range(1, self.read().next_seq):
-            data = self._bytes(seq)
-            if data is None:
-                raise BadRecordError(f"register at {self.place}: record {seq} has disappeared")
-            yield records.decode(data, seq=seq)
+            yield records.decode(self.bytes_of(seq), seq=seq)
+
+    def bytes_of(self, seq: int) -> bytes:
+        """Return a record as it stands; raises `BadRecordError` if there is none."""
+        data = self._bytes(seq)
+        if data is None:
+            raise BadRecordError(f"register at {self.place}: record {seq} is missing")
+        return data
 
     def append(self, make: Callable[[int], Record], lineage: Lineage) -> Record | Overtaken:
         """Create `make(seq)` exclusively at the seq after `lineage`.

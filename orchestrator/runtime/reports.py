@@ -78,6 +78,7 @@ class Note:
     generation-void, rank-exited, rank-stopped, suspected (a stall, with stacks in `data`), hang,
     peer-lost, cold-start (though a preload was named), not-kept (a survivor did not leave in time),
     recovered (from which rung), partner-copy (a standby keeps snapshots), partner-copy-failed,
+    replicated (a replica keeps a checkpoint), replica-behind (by more than the RPO),
     commit, commit-failed, verification-failed, resumed, waiting (too few nodes to form),
     ranks-ended (how far the generation came: first and last step with their moments, seconds of
     checkpoint stalls; from its first two members only), finished, failed, stopped, alone,

@@ -39,6 +39,16 @@ class BadSpecError(PermanentError):
 
 
 @dataclass(frozen=True)
+class Replicate:
+    """How far copies of checkpoints in the replicas may be behind, and what they may cost."""
+
+    rpo: float = 3600.0  #: seconds of work that may be lost with the vault
+    rate: float = 100e6  #: bytes a second
+    bytes_per_day: float | None = None  #: egress budget, spread evenly over the day
+    keep: int = 3  #: copies that stay, see `retention.py`
+
+
+@dataclass(frozen=True)
 class AgentSpec:
     """Everything an agent needs to know before its first grant."""
 
@@ -65,6 +75,7 @@ class AgentSpec:
     hang_floor: float = 60.0  #: seconds; no learned hang limit is below it
     checkpoints: str | None = None  #: URL of the vault
     replicas: tuple[str, ...] = ()  #: URLs of stores that hold what is in the vault
+    replicate: Replicate | None = None  #: None: somebody else brings them there
     register: str | None = None  #: URL of the commit register
     when_alone: str = "continue"  #: one of ALONE
     stop_after: float = 900.0  #: seconds without controller and register, with `stop_after`
@@ -99,6 +110,8 @@ def decode(body: Any) -> AgentSpec:
         fields["replicas"] = _argv("replicas", fields.get("replicas", ()))
         if fields.get("health") is not None:
             fields["health"] = _argv("health", fields["health"])
+        if fields.get("replicate") is not None:
+            fields["replicate"] = Replicate(**fields["replicate"])
         fields["limits"] = {**LIMITS, **fields.get("limits", {})}
         spec = AgentSpec(**fields)
         objection = _objection(spec)
@@ -144,6 +157,10 @@ def _objection(spec: AgentSpec) -> str | None:
     return _object_to_progress(spec.progress) or _object_to_numbers(spec)
 
 
+def _is_positive(value: object) -> bool:
+    return isinstance(value, (int, float)) and 0 < value < float("inf")
+
+
 def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
@@ -173,6 +190,11 @@ def _object_to_numbers(spec: AgentSpec) -> str | None:
     }
     seconds.update(spec.limits)
     rate: object = spec.partner_rate
+    copies = spec.replicate
+    if copies is not None:
+        for name, number in asdict(copies).items():
+            if not _is_positive(number) and not (name == "bytes_per_day" and number is None):
+                return f"replicate.{name} must be a number above 0, not {number!r}"
     if not isinstance(rate, (int, float)) or not 0 <= rate < float("inf"):
         return f"partner_rate must be a number of bytes a second, not {rate!r}"
     for name, number in seconds.items():

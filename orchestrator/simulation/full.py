@@ -77,6 +77,7 @@ class FullGang:
     time: float = 0.0  #: seconds on the gang's own clock
     _offset: float = 0.0  #: world's time minus the gang's, while awake
     _awake: bool = False
+    _confirming: bool = False  #: agents are told again and again that the controller lives
     _calm_since: float = 0.0
     _queue: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
     _count: int = 0
@@ -205,7 +206,7 @@ class FullGang:
             self._calm_since = self.time
             return
         self._awake, self._offset = True, self.world.now - self.time
-        self._after(CONFIRM_EVERY, self._confirm)
+        self._keep_confirming()
         self._catch_up()
         self._schedule()
 
@@ -289,12 +290,19 @@ class FullGang:
         final = (Stage.FINISHED, Stage.FAILED, Stage.REVOKED)
         return all(seat.machine.stage in final for seat in self.seats.values())
 
+    def _keep_confirming(self) -> None:
+        """Let agents hear the controller where they stop without it; elsewhere it means nothing."""
+        if self.spec.when_alone is WhenAlone.STOP_AFTER and not self._confirming:
+            self._confirming = True
+            self._after(CONFIRM_EVERY, self._confirm)
+
     def _confirm(self) -> None:
+        self._confirming = False
         for node in list(self.seats):
             if self.world.hears(node):
                 self._feed(node, t.Confirmed(self.time))
         if self._awake:
-            self._after(CONFIRM_EVERY, self._confirm)
+            self._keep_confirming()
 
     # --- turns of the machines --------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from orchestrator.config import JobFile, agent_launch, load_job
 from orchestrator.core.jobs import WhenAlone
 from orchestrator.core.submission import plain, read_spec
 from orchestrator.errors import UserError
+from orchestrator.runtime.spec import Replicate
 
 Load = Callable[[str], JobFile]
 
@@ -138,6 +139,13 @@ def test_a_whole_job_file(load: Load, tmp_path: Path) -> None:
         ("stop_grace: -1s", "stop_grace: expected a duration"),
         ("limits: {warm: 1s}", "limits.warm: unknown key"),
         ("clusters: east", "clusters: expected a list, got 'east'"),
+        ("checkpoints: /v\nreplicas: [/v]", "a vault is no replica of itself"),
+        ("checkpoints: /v\nreplicate: {}", "`replicate` needs places to copy to"),
+        (
+            "checkpoints: /v\nreplicas: [/w]\nreplicate: {rpo: 0s}",
+            "replicate.rpo: expected at least",
+        ),
+        ("checkpoints: /v\nreplicas: [/w]\nreplicate: {keep: 0}", "replicate.keep: should be"),
     ],
 )
 def test_a_mistake_is_told_with_its_place(load: Load, wish: str, said: str) -> None:
@@ -156,6 +164,14 @@ def test_a_command_is_a_list_of_words(load: Load, command: str) -> None:
 def test_a_name_is_fit_for_a_folder_and_a_host(load: Load, name: str) -> None:
     with pytest.raises(UserError, match="name"):
         load(f"name: {name}\ncommand: x\n")
+
+
+def test_copies_to_replicas_are_wished_for_in_seconds_and_bytes(load: Load) -> None:
+    text = "{name: a, command: [x], checkpoints: /v, replicas: [/w], replicate: %s}"
+    launch = load(text % "{rpo: 10m, gb_per_day: 2}").to_spec().launch
+    wishes = Replicate(**agent_launch(launch)["replicate"])
+    assert wishes == Replicate(rpo=600.0, rate=100e6, bytes_per_day=2e9, keep=3)
+    assert read_spec(plain(load(text % "{}").to_spec())).launch["replicate"]["rpo"] == 3600.0
 
 
 def test_another_name_replaces_the_file_s(tmp_path: Path) -> None:

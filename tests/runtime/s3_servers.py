@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import pytest
 
 _ALIVE: list[subprocess.Popen[bytes]] = []
+PAGE = 100  #: keys in a listing of it; 1,000 with real servers
 KEYS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing-secret"}
 
 
@@ -37,7 +38,7 @@ def moto() -> str:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        env={**os.environ, "MOTO_S3_DEFAULT_MULTIPART_SIZE": "1"},
+        env={**os.environ, "MOTO_S3_DEFAULT_MAX_KEYS": str(PAGE)},
     )
     _ALIVE.append(server)  # it dies with us: see its first line
     end = time.monotonic() + 60

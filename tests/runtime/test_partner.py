@@ -15,7 +15,7 @@ import pytest
 
 from orchestrator.errors import PermanentError
 from orchestrator.runtime import memory, wire
-from orchestrator.runtime.courier import Aside, Pace, Receiver, Stream, hand_over
+from orchestrator.runtime.courier import Aside, Receiver, Stream, hand_over
 from orchestrator.runtime.grants import Grant
 from orchestrator.runtime.ladder import Choice, Image, Offer, choose
 from orchestrator.runtime.lineage import Member
@@ -23,6 +23,7 @@ from orchestrator.runtime.memory import Head, Segment, TornError, segment_bytes
 from orchestrator.runtime.memorykeeper import MemoryKeeper
 from orchestrator.runtime.partner import candidates
 from orchestrator.runtime.place import Place
+from orchestrator.runtime.throttle import Throttle
 from tests.runtime.steadygangs import SteadyGang, steady_gang, undisturbed
 from tests.runtime.trees import marked, wait_for
 
@@ -118,7 +119,7 @@ class Harbour:
     def send(self, head: Head, body: memoryview, key: str | None = None) -> Any:
         address = ("127.0.0.1", self.receiver.port)
         with socket.create_connection(address, timeout=20) as connection:
-            return hand_over(Stream(connection), key or self.key, head, body, Pace(1e12))
+            return hand_over(Stream(connection), key or self.key, head, body, Throttle(1e12))
 
     @property
     def steps(self) -> list[tuple[int, int]]:
@@ -187,7 +188,7 @@ def test_a_stranger_and_whoever_changes_a_piece_are_dropped(harbour: Harbour) ->
         socket.create_connection(("127.0.0.1", meddler.port), timeout=20) as connection,
         pytest.raises(ConnectionError),
     ):
-        hand_over(Stream(connection), harbour.key, head, body, Pace(1e12))
+        hand_over(Stream(connection), harbour.key, head, body, Throttle(1e12))
     assert harbour.steps == []
     assert harbour.send(head, body) == {"kept": True}
 

@@ -18,7 +18,7 @@ from orchestrator.runtime.lineage import Fence, Lineage
 from orchestrator.runtime.register import Overtaken, Register
 from orchestrator.runtime.s3 import S3Store, parse_url
 from orchestrator.runtime.store import UnknownOutcomeError, open_store
-from tests.runtime.s3_servers import KEYS, bucket, moto, scripted
+from tests.runtime.s3_servers import KEYS, PAGE, bucket, moto, scripted
 
 pytest.importorskip("boto3", reason="boto3 is not installed (extra s3)")
 
@@ -141,11 +141,13 @@ def test_of_many_writers_of_a_register_exactly_one_holds_each_seq() -> None:
 
 def test_a_long_listing_is_whole() -> None:
     one = store(bucket(moto()))
-    keys = [f"parts/{n:04d}" for n in range(1100)]
+    keys = [f"parts/{n:04d}" for n in range(PAGE + 30)]
     for key in keys:
         one.put_part(key, b"")
+    page = one._s3().list_objects_v2(Bucket=one._url.bucket, Prefix=f"{one._url.prefix}parts/")
+    assert len(page["Contents"]) == PAGE
     assert list(one.list("parts/")) == keys
-    assert list(one.list("parts/", "parts/1005")) == keys[1006:]
+    assert list(one.list("parts/", "parts/0055")) == keys[56:]
 
 
 def test_a_client_made_before_a_fork_is_not_used_after_it() -> None:

@@ -12,8 +12,5 @@ from tests.system.healthy import run_healthy_job
 pytestmark = pytest.mark.system
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_a_hundred_steps_with_pauses_are_left_alone(
-    make_fleet: Callable[..., LocalFleet], seed: int
-) -> None:
-    run_healthy_job(make_fleet(clusters={"ash": 2}), seed=seed, steps=100, floor=3.0)
+def test_a_hundred_steps_with_pauses_are_left_alone(make_fleet: Callable[..., LocalFleet]) -> None:
+    run_healthy_job(make_fleet(clusters={"ash": 2}), seed=1, steps=100, floor=3.0)
