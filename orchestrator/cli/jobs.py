@@ -18,6 +18,7 @@ from orchestrator.cli.ask import (
 )
 from orchestrator.cli.find import find_job, unknown, waiting
 from orchestrator.cli.output import output_option, say, show_one, show_rows
+from orchestrator.cli.promote import promote
 from orchestrator.cli.session import Session
 from orchestrator.errors import UserError
 
@@ -153,3 +154,6 @@ def logs(session: Session, /, name: str, **wishes: Any) -> None:
     from orchestrator.cli.logs import Wish, show_logs
 
     show_logs(session, find_job(session.ledger, name), Wish(**wishes))
+
+
+job.add_command(promote)

@@ -107,6 +107,16 @@ class MoveJob:
 
 
 @dataclass(frozen=True, slots=True)
+class SetVault:
+    """Let a job go on from another vault, with the register that lies in it."""
+
+    job: JobName
+    url: str
+    lost: bool  #: a person vouches that nobody will read what older attempts still commit
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class SettleOrder:
     """Answer a person's order: done, or refused with the reason."""
 
@@ -307,6 +317,7 @@ Decision = (
     | SetCordon
     | Accept
     | MoveJob
+    | SetVault
     | SettleOrder
     | OpenAttempt
     | MoveAttempt
@@ -336,6 +347,7 @@ LedgerOnly = (
     | SetCordon
     | Accept
     | MoveJob
+    | SetVault
     | SettleOrder
     | OpenAttempt
     | MoveAttempt

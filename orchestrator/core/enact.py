@@ -34,6 +34,7 @@ from orchestrator.core.decisions import (
     SetCadence,
     SetCordon,
     SettleOrder,
+    SetVault,
     StartAgent,
     TestPairs,
     key,
@@ -85,6 +86,9 @@ def enact(fleet: Fleet, decision: LedgerOnly, at: datetime) -> Fleet:
             return _change_node(fleet, decision, at)
         case Accept() | MoveJob():
             return _change_job(fleet, decision, at)
+        case SetVault():
+            job = _rehoused(fleet.jobs[decision.job], decision)
+            return replace(fleet, jobs=but(fleet.jobs, job.name, job))
         case OpenAttempt() | MoveAttempt() | IssueGrant() | SetCadence():
             return _change_attempt(fleet, decision, at)
         case SettleOrder():
@@ -275,6 +279,17 @@ def _change_job(fleet: Fleet, decision: Accept | MoveJob, at: datetime) -> Fleet
             raise UnlawfulStepError(job.name, job.state, decision.end)
         job = replace(job, state=decision.end, since=at)
     return replace(fleet, jobs=but(fleet.jobs, job.name, replace(job, reason=decision.reason)))
+
+
+def _rehoused(job: Job, decision: SetVault) -> Job:
+    """Return a job that goes on from another vault; its replicas are the others that it had."""
+    url, launch = decision.url, dict(job.spec.launch)
+    launch["replicas"] = [one for one in launch.get("replicas", ()) if one != url]
+    if not launch["replicas"]:
+        launch = {k: v for k, v in launch.items() if k not in ("replicas", "replicate")}
+    spec = replace(job.spec, register=url, checkpoints=url, launch=launch)
+    former = job.former if decision.lost else job.attempts
+    return replace(job, spec=spec, former=former)
 
 
 def _change_attempt(

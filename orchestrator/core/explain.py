@@ -26,6 +26,7 @@ from orchestrator.core.decisions import (
     SetCadence,
     SetCordon,
     SettleOrder,
+    SetVault,
     StartAgent,
     StopAgent,
     SweepNode,
@@ -63,6 +64,8 @@ def explain(decision: Decision) -> str:  # noqa: C901 - one case per decision, n
             return f"accepted {job}: {reason}"
         case MoveJob(job=job, end=end, reason=reason):
             return f"{job} is {end}: {reason}"
+        case SetVault(job=job, url=url, reason=reason):
+            return f"{job} goes on from the vault {url}: {reason}"
         case LabelFiring(node=node, detector=detector, label=FiringLabel.UNKNOWN, reason=reason):
             return f"nobody knows whether {detector} on {node} was right: {reason}"
         case LabelFiring(node=node, detector=detector, label=label, reason=reason):

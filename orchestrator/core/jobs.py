@@ -83,6 +83,7 @@ class Job:
     since: datetime  #: when it entered `state`
     reason: str = ""
     attempts: int = 0  #: number of the last attempt that was opened
+    former: int = 0  #: attempts up to this one had another register: no fence of ours ends them
     fingerprint: str = ""  #: of the failure that ended the last failed attempt
     commits: int = 0  #: how many commits counted then
     alike: int = 0  #: attempts in a row that failed so, with nothing committed in between

@@ -213,6 +213,7 @@ class OrderKind(StrEnum):
 
     SUBMIT = "submit"  #: subject: job; body: JobSpec in plain types
     STOP = "stop"  #: subject: job
+    PROMOTE = "promote"  #: subject: job; body: url of the replica, and whether the vault is lost
     CORDON = "cordon"  #: subject: node
     UNCORDON = "uncordon"
     DRAIN = "drain"

@@ -8,9 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from orchestrator.core.decisions import Accept, MoveJob, MoveNode, SetCordon, SettleOrder
-from orchestrator.core.jobs import OVER, JobState
-from orchestrator.core.look import Look
+from orchestrator.core.decisions import (
+    Accept,
+    MoveAttempt,
+    MoveJob,
+    MoveNode,
+    SetCordon,
+    SettleOrder,
+    SetVault,
+)
+from orchestrator.core.jobs import OVER, AttemptState, Job, JobState, Outcome
+from orchestrator.core.look import LIVE, Look
 from orchestrator.core.nodes import SEATED, Cordon, JobName, Node, NodeName, NodeState
 from orchestrator.core.observations import Ordered, OrderKind
 from orchestrator.core.submission import read_spec
@@ -43,6 +51,8 @@ def _answer(look: Look, order: Ordered) -> Answer:
             return _submit(look, order)
         case OrderKind.STOP:
             return _stop(look, order)
+        case OrderKind.PROMOTE:
+            return _promote(look, order)
         case OrderKind.ANNOUNCE:
             return _announce(look, order)
         case _:
@@ -77,12 +87,45 @@ def _submit(look: Look, order: Ordered) -> Answer:
     return True, "accepted; waits for its nodes"
 
 
-def _stop(look: Look, order: Ordered) -> Answer:
+def _alive(look: Look, order: Ordered) -> tuple[Job | None, str]:
+    """Return the job that an order is about, or why it cannot be about it."""
     job = next((one for one in look.jobs() if one.name == order.subject), None)
     if job is None:
-        return False, f"no job is called {order.subject}"
+        return None, f"no job is called {order.subject}"
     if job.state in OVER:
-        return False, f"{job.name} is over: {job.state}"
+        return None, f"{job.name} is over: {job.state}"
+    return job, ""
+
+
+def _promote(look: Look, order: Ordered) -> Answer:
+    """Give the running attempt up, and let the next one begin from a replica.
+
+    The attempt is closed first: if we die in between, the order is answered again and goes on.
+    """
+    job, refused = _alive(look, order)
+    if job is None:
+        return False, refused
+    if job.state is JobState.STOPPING:
+        return False, f"{job.name} is being stopped"
+    url, lost = str(order.body.get("url")), order.body.get("lost") is True
+    replicas = [str(one) for one in job.spec.launch.get("replicas", ())]
+    if job.spec.checkpoints != url and url not in replicas:
+        return False, f"{url} is no replica of {job.name}: it has {', '.join(replicas) or 'none'}"
+    reason = f"promoted by {_told(order)}"
+    for attempt in look.attempts_of(job.name):
+        if attempt.state in LIVE and job.spec.checkpoints != url:
+            closing = (job.name, attempt.number, AttemptState.CLOSING, reason)
+            look.do(MoveAttempt(*closing, Outcome.MOVED))
+    if job.spec.checkpoints != url:
+        look.do(SetVault(job.name, url, lost, reason))
+    waits = "" if lost else ", once nothing of the attempts before is left"
+    return True, f"goes on from {url}{waits}"
+
+
+def _stop(look: Look, order: Ordered) -> Answer:
+    job, refused = _alive(look, order)
+    if job is None:
+        return False, refused
     if job.state is not JobState.STOPPING:
         look.do(MoveJob(job.name, JobState.STOPPING, f"stopped by {_told(order)}"))
     return True, "stopping"

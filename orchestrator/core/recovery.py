@@ -80,10 +80,12 @@ def waits_for(look: Look, attempt: Attempt) -> str | None:
         return "its fence is not in the register yet"
     older = [one for one in look.attempts_of(job.name) if one.number < attempt.number]
     running = [one for one in older if not look.all_gone(one)]
-    if not running or (job.spec.register and job.spec.when_alone is WhenAlone.CONTINUE):
+    unfenced = [one for one in running if job.spec.register is None or one.number <= job.former]
+    if not running or (not unfenced and job.spec.when_alone is WhenAlone.CONTINUE):
         return None
     if job.spec.when_alone is WhenAlone.CONTINUE:
-        return f"ranks of attempt {running[0].number} may still run, and there is no register"
+        why = "there is no register" if job.spec.register is None else "had another register"
+        return f"ranks of attempt {unfenced[0].number} may still run, and {why}"
     if look.due(
         _heard_last(look, attempt, running) + job.spec.stop_after + look.policy.alone_margin
     ):

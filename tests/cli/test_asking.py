@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,11 +11,16 @@ from orchestrator.cli.ask import place_order, tell_answer
 from orchestrator.cli.session import Session
 from orchestrator.cli.waiting import wait_for
 from orchestrator.core.assess import assess
-from orchestrator.core.decisions import MoveJob, SettleOrder
-from orchestrator.core.jobs import JobState
+from orchestrator.core.decisions import Accept, MoveJob, SettleOrder
+from orchestrator.core.jobs import JobSpec, JobState
+from orchestrator.core.nodes import JobName
 from orchestrator.core.observations import OrderKind
 from orchestrator.errors import PermanentError
+from orchestrator.runtime.replication import Replication
+from orchestrator.runtime.spec import Replicate
+from orchestrator.runtime.store import open_store
 from tests.cli.conftest import TRAIN, Holdfast, Story, end_job
+from tests.runtime.vaults import Story as Vaulted
 
 JOB = "name: {name}\ncommand: [python, x.py]\n"
 
@@ -173,3 +179,46 @@ def test_stopping_a_job_that_is_over_is_answered_by_the_controller_not_here(
 ) -> None:
     story.decide(MoveJob(TRAIN, JobState.FAILED, "x"))
     assert holdfast("job", "stop", "train", "--yes").exit_code == 0
+
+
+def with_replica(story: Story, folder: Path) -> Vaulted:
+    """Give the job a vault with two commits, the first of which is in its replica."""
+    vaulted = Vaulted(open_store(str(folder / "vault")))
+    vaulted.fence()
+    vaulted.generation()
+    vaulted.commit(1)
+    replica = (folder / "copy").as_uri()
+    Replication(vaulted.vault, open_store(replica), Replicate(), spool=folder).step()
+    vaulted.commit(2)
+    launch = {"replicas": [replica, (folder / "empty").as_uri()]}
+    spec = JobSpec(1, 1, register=vaulted.vault.place, checkpoints=vaulted.vault.place)
+    story.decide(Accept(JobName("big"), replace(spec, launch=launch), "submitted"))
+    return vaulted
+
+
+def test_a_replica_is_promoted_by_an_order_that_says_what_is_lost(
+    holdfast: Holdfast, story: Story, tmp_path: Path
+) -> None:
+    with_replica(story, tmp_path)
+    asked = ("job", "promote", "big", "--to", str(tmp_path / "copy"))
+    refused = holdfast(*asked)
+    assert refused.exit_code == 2
+    assert "big goes on from step 1, committed " in refused.stderr
+    assert holdfast(*asked, "--yes", "--lost", "--reason", "disks died").exit_code == 0
+    (order,) = story.ledger.orders_open()
+    assert (order.kind, order.subject, order.by) == (OrderKind.PROMOTE, "big", "ann")
+    assert order.body == {"url": (tmp_path / "copy").as_uri(), "lost": True}
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [("elsewhere", "is no replica of big; it has: "), ("empty", "holds no checkpoint")],
+)
+def test_what_cannot_be_gone_on_from_is_not_promoted(
+    holdfast: Holdfast, story: Story, tmp_path: Path, place: str, said: str
+) -> None:
+    with_replica(story, tmp_path)
+    result = holdfast("job", "promote", "big", "--to", str(tmp_path / place), "--yes")
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert story.ledger.orders_open() == ()

@@ -310,6 +310,9 @@ class World:
             case AppendFence(job=job, attempt=attempt):
                 if job in self.silent_registers:
                     raise RuntimeError("the register cannot be reached")
+                lineage = self.lineages.get(job, Lineage())
+                if lineage.then(self._fence(job, attempt)(lineage.next_seq)).void != lineage.void:
+                    raise RuntimeError("a fence would be void")
                 self.append(job, self._fence(job, attempt))
             case StartAgent(node=node, job=job, attempt=attempt):
                 self._start(node, (job, attempt))
